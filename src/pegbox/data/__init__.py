@@ -1,0 +1,1 @@
+"""Files -> rows (`file:line`) -> records -> examples; every row that does not arrive is counted and named."""

@@ -1,0 +1,118 @@
+"""Rows -> records: one small function a format, and a table that says which formats a task reads.
+
+A format looks up its roles (`messages`, `prompt`, `text`, ...) in the row, through the recipe's `data.columns` where
+the user's columns have other names. It returns the record's content, or raises ValueError saying what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pegbox.data.records import Content, Conversation, LabelledText, Message, PlainText, PromptCompletion, Record, Row
+
+Format = Callable[[Mapping[str, Any]], Content]
+UNKNOWN = "?"
+ROLES = ("system", "user", "assistant", "tool", "developer")
+
+
+def _text(values: Mapping[str, Any], role: str) -> str:
+    value = values[role]
+    if not isinstance(value, str):
+        raise ValueError(f"'{role}' must be text, this is {type(value).__name__}")
+    return value
+
+
+def messages(values: Mapping[str, Any]) -> Conversation:
+    """OpenAI's chat format: `messages: [{role, content, weight?}]`; an assistant's turn is trained unless weight: 0."""
+    turns = values["messages"]
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("'messages' must be a list of at least one message")
+    return Conversation(tuple(_message(turn, number) for number, turn in enumerate(turns, start=1)))
+
+
+def _message(turn: Any, number: int) -> Message:
+    if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+        raise ValueError(f"message {number} must be an object with a role and a text content")
+    if unknown := set(turn) - {"role", "content", "weight"}:
+        raise ValueError(f"message {number} has keys that are not read: {', '.join(sorted(unknown))}")
+    role, weight = turn.get("role"), turn.get("weight", 1)
+    if role not in ROLES:
+        raise ValueError(f"message {number} has the role {role!r}; known are {', '.join(ROLES)}")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise ValueError(f"message {number} has the weight {weight!r}; a weight is a number from 0 on")
+    return Message(role, turn["content"], float(weight) if role == "assistant" else 0.0)
+
+
+def prompt_completion(values: Mapping[str, Any]) -> PromptCompletion:
+    """`prompt` and `completion`."""
+    return PromptCompletion(_text(values, "prompt"), _text(values, "completion"))
+
+
+def prompt_completion_as_chat(values: Mapping[str, Any]) -> Conversation:
+    """`prompt` and `completion` as a user's turn and the assistant's answer."""
+    return Conversation((Message("user", _text(values, "prompt")), Message("assistant", _text(values, "completion"), 1.0)))
+
+
+def plain_text(values: Mapping[str, Any]) -> PlainText:
+    """`text`, learnt whole."""
+    return PlainText(_text(values, "text"))
+
+
+def labelled_text(values: Mapping[str, Any]) -> LabelledText:
+    """`text` (and `text_pair`) with a `label`: a name, or a whole number read as a name."""
+    label = values["label"]
+    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
+        raise ValueError(f"'label' must be a name or a whole number, this is {label!r}")
+    pair = _text(values, "text_pair") if "text_pair" in values else None
+    return LabelledText(_text(values, "text"), str(label), pair)
+
+
+# task kind -> the formats it reads: (the roles that a row must have, the format)
+FORMATS: Mapping[str, tuple[tuple[tuple[str, ...], Format], ...]] = {
+    "chat": ((("messages",), messages), (("prompt", "completion"), prompt_completion_as_chat)),
+    "completion": ((("prompt", "completion"), prompt_completion), (("text",), plain_text)),
+    "classification": ((("text", "label"), labelled_text),),
+}
+
+
+def to_record(row: Row, task: str, columns: Mapping[str, str], instruction: str | None = None) -> Record:
+    """The record of a row for a task. Raises ValueError that says what the row lacks."""
+    values = dict(row.values)
+    for role, column in columns.items():
+        if column not in row.values:
+            raise ValueError(f"has no column '{column}' (data.columns.{role}); it has {', '.join(map(str, row.values))}")
+        values[role] = row.values[column]
+    for roles, read in FORMATS[task]:
+        if all(role in values for role in roles):
+            group = str(values["group"]) if "group" in columns else None
+            return Record(row.where, _instructed(read(values), instruction), group)
+    needed = " or ".join("+".join(roles) for roles, _ in FORMATS[task])
+    raise ValueError(f"task '{task}' needs {needed}; the row has {', '.join(map(str, row.values)) or 'nothing'}")
+
+
+def with_placeholder(values: Mapping[str, Any], task: str, columns: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a row that is only asked about: where it lacks an answer, one that says nothing."""
+    named = {role: columns.get(role, role) for role in ("messages", "prompt", "completion", "label")}
+    whole = dict(values)
+    turns = whole.get(named["messages"])
+    if task == "classification":
+        whole.setdefault(named["label"], UNKNOWN)
+    elif isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant":
+        whole[named["messages"]] = [*turns, {"role": "assistant", "content": UNKNOWN}]
+    elif named["prompt"] in whole:
+        whole.setdefault(named["completion"], UNKNOWN)
+    return whole
+
+
+def _instructed(content: Content, instruction: str | None) -> Content:
+    """`data.instruction` put before a row's own words: as the system's message, or as the first line of a prompt."""
+    if instruction is None:
+        return content
+    if isinstance(content, Conversation):
+        if content.messages[0].role == "system":
+            raise ValueError("has a system message of its own, and the recipe gives data.instruction")
+        return Conversation((Message("system", instruction), *content.messages))
+    if isinstance(content, PromptCompletion):
+        return PromptCompletion(f"{instruction}\n{content.prompt}", content.completion)
+    raise ValueError("data.instruction needs a conversation or a prompt")

@@ -1,0 +1,1 @@
+"""The demonstration: real rows that a small model can learn in minutes."""

@@ -1,0 +1,1 @@
+"""Baselines, the paired comparison, the verdict."""

@@ -1,0 +1,1 @@
+"""Fast forms of slow operations, each beside its plain form and a parity test."""

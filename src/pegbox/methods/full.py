@@ -1,0 +1,27 @@
+"""Full fine-tuning: every weight learns, and the whole model is saved in the hub's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_model as load_tensors
+from transformers import PreTrainedModel
+
+LEARNING_RATE = 2e-5  # the usual order for full fine-tuning (Devlin et al. 2019: 2e-5 to 5e-5)
+
+
+def prepare(model: PreTrainedModel, settings: Any, seed: int) -> None:
+    """Let every weight learn."""
+    model.requires_grad_(True)
+
+
+def save(model: PreTrainedModel, settings: Any, folder: Path, base: str) -> None:
+    """The whole model as one safetensors file (sharded where it is large) with its config."""
+    model.save_pretrained(folder)
+
+
+def restore(model: PreTrainedModel, settings: Any, folder: Path) -> None:
+    """Read the saved weights over the base model's."""
+    for file in sorted(folder.glob("*.safetensors")):
+        load_tensors(model, file, strict=False)

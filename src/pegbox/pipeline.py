@@ -1,0 +1,310 @@
+"""The five steps, in order: data -> model -> training -> evaluation (-> search), and the verdict.
+
+This is the table of contents of the program; what a step does stands in its room.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from pegbox import runtime
+from pegbox.data import doctor
+from pegbox.data.prepare import Prepared, prepare, read_records
+from pegbox.data.records import Record
+from pegbox.data.render import Renderer
+from pegbox.data.splits import SPLITS
+from pegbox.errors import RecipeError
+from pegbox.evaluation import systems
+from pegbox.evaluation.score import score
+from pegbox.finished import Run
+from pegbox.methods import METHODS
+from pegbox.metrics import lookup
+from pegbox.models import load as models
+from pegbox.models.sources import ModelFolder, resolve
+from pegbox.recipe import Recipe
+from pegbox.recipe import dump as dump_recipe
+from pegbox.recipe import load as load_recipe
+from pegbox.report import html
+from pegbox.runs import checkpoint, receipt
+from pegbox.runs.checkpoint import TrainState
+from pegbox.runs.folder import RunFolder
+from pegbox.runtime import Ranks
+from pegbox.tasks import TASKS, Predictions, Task
+from pegbox.training import loop
+from pegbox.training.loop import Job
+from pegbox.training.plan import Plan, make_plan
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Steps 1 and 2 done: trusted rows, the model with the weights that will learn, and the plan."""
+
+    recipe: Recipe
+    source: ModelFolder
+    task: Task
+    data: Prepared
+    model: PreTrainedModel
+    plan: Plan
+
+
+def get_ready(recipe: Recipe) -> Ready:
+    """Read and check the rows, load the model, choose what learns, and plan. Nothing is written."""
+    runtime.tune_allocator()
+    source = resolve(recipe.model.name)
+    task = TASKS[recipe.task.kind](Renderer(models.load_tokenizer(source.path), models.stop_ids(source.path)))
+    limit = models.max_length(source.path)
+    data = prepare(recipe, task, min(limit, recipe.data.max_length or limit))
+    recipe = with_defaults(recipe, task, data)
+    device = runtime.find_device()
+    model = models.load_model(source.path, task.head, labels=task.labels, seed=recipe.seed, device=device)
+    packed = models.enable_packing(model, data.train)
+    METHODS[recipe.method.kind].prepare(model, recipe.method, recipe.seed)
+    quiet = not models.has_dropout(model) and getattr(recipe.method, "lora_dropout", 0.0) == 0
+    plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=quiet)
+    return Ready(recipe, source, task, data, model, plan)
+
+
+def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
+    """The recipe with every choice of pegbox's made explicit, the primary metric among them: before training."""
+    train, evaluate = recipe.train, recipe.evaluate
+    primary = evaluate.primary or task.primary(data.splits.train)
+    metrics = evaluate.metrics or tuple(dict.fromkeys((primary, *task.metrics)))
+    for name in (primary, *metrics):
+        lookup(name, where="evaluate")
+    tokens = evaluate.max_new_tokens or -(-5 * task.longest_answer(data.train) // 4)
+    rate = train.learning_rate or METHODS[recipe.method.kind].LEARNING_RATE
+    return recipe.model_copy(
+        update={
+            "train": train.model_copy(update={"learning_rate": rate}),
+            "evaluate": evaluate.model_copy(update={"primary": primary, "metrics": metrics, "max_new_tokens": tokens}),
+        }
+    )
+
+
+def check(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What the doctor finds and what the plan is, without training. Raises DataError where the data is refused."""
+    ready = get_ready(load_recipe(recipe, overrides))
+    return {
+        "findings": [finding.to_json() for finding in ready.data.findings],
+        "rows": {name: len(getattr(ready.data.splits, name)) for name in SPLITS},
+        "plan": ready.plan.to_json(),
+        "model": {"name": ready.source.name, "source": ready.source.source},
+    }
+
+
+def train(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Run:
+    """The whole pipeline, from rows to a verdict. `run_dir` must be new or empty; by default `runs/<time>`.
+
+    Raises RecipeError, DataError (both before anything is written) and TrainingError.
+    """
+    path = Path(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+    RunFolder.refuse_used(path)
+    with runtime.joined_ranks() as ranks:
+        return _run(load_recipe(recipe, overrides), ranks, lambda ready: (_begin(path, ready, ranks), TrainState()))
+
+
+def resume(run_dir: str | Path) -> Run:
+    """Go on with a run from its newest whole checkpoint; a run without one starts over.
+
+    Raises RecipeError where the data files are not those that the run began with.
+    """
+    with runtime.joined_ranks() as ranks:
+        folder = RunFolder.open(Path(run_dir))
+        recipe = load_recipe(folder.path / "recipe.yaml")
+        known = folder.read_json("receipt.json")["data"]
+        changed = [name for name, digest in receipt.file_hashes(known).items() if digest != known[name]]
+        if changed:
+            cure = "put the files back, or start a new run"
+            raise RecipeError(f"the data has changed since the run began: {', '.join(changed)}", cure=cure)
+        newest = checkpoint.newest(folder.checkpoints)
+        state = TrainState(step=int(newest.name.removeprefix("step-"))) if newest else TrainState()
+        if ranks.is_first:
+            folder.truncate_logs(state.step)
+        ranks.wait()
+        return _run(recipe, ranks, lambda ready: (folder, state))
+
+
+def _run(recipe: Recipe, ranks: Ranks, begin: Callable[[Ready], tuple[RunFolder, TrainState]]) -> Run:
+    """All steps. The trained model is let go of before the models of the evaluation are loaded from disk."""
+    ready = get_ready(recipe)
+    folder, state = begin(ready)
+    _fit(ready, folder, state, ranks)
+    data = ready.data
+    del ready
+    return _judge(Run(folder.path), data) if ranks.is_first else Run(folder.path)
+
+
+def _begin(path: Path, ready: Ready, ranks: Ranks) -> RunFolder:
+    """The run folder with what is known before training (the first rank makes it)."""
+    if ranks.is_first:
+        folder = RunFolder.create(path)
+        folder.write("recipe.yaml", dump_recipe(ready.recipe))
+        folder.write_json("data.json", {"findings": [finding.to_json() for finding in ready.data.findings]})
+        rows = [
+            {"id": record.where, "split": name, "group": record.group}
+            for name in SPLITS
+            for record in getattr(ready.data.splits, name)
+        ]
+        folder.write_lines("splits.jsonl", rows)
+        folder.write_json("receipt.json", _first_receipt(ready, ranks))
+    ranks.wait()
+    return RunFolder(path)
+
+
+def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
+    recipe, renderer = ready.recipe, ready.task.renderer
+    files = [name for split in SPLITS if not isinstance(given := getattr(recipe.data, split), float) for name in given]
+    return {
+        "began": receipt.now(),
+        "versions": receipt.versions(),
+        "hardware": receipt.hardware(ready.model.device) | {"ranks": ranks.world},
+        "seed": recipe.seed,
+        "data": receipt.file_hashes(files),
+        "rows": {name: len(getattr(ready.data.splits, name)) for name in SPLITS},
+        "model": {
+            "name": ready.source.name,
+            "source": ready.source.source,
+            "files": dict(checkpoint.hashes(ready.source.path)),
+            "stop_ids": sorted(renderer.stop_ids),
+            "template": receipt.text_hash(str(renderer.tokenizer.chat_template or "")),
+        },
+        "task": ready.task.state(),
+        "plan": ready.plan.to_json(),
+        "kernels": {"attention": "packed" if ready.plan.packed else str(ready.model.config._attn_implementation)},
+        "test_scored": 0,
+    }
+
+
+def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks) -> None:
+    """Step 3: train, and save the chosen weights."""
+    began = time.monotonic()
+    recipe_hash = receipt.text_hash(dump_recipe(ready.recipe))
+    job = Job(
+        model=ready.model,
+        task=ready.task,
+        train=ready.data.train,
+        validation=ready.data.validation,
+        settings=ready.recipe.train,
+        plan=ready.plan,
+        seed=ready.recipe.seed,
+        run=folder,
+        recipe_hash=recipe_hash,
+        ranks=ranks,
+    )
+    state = loop.train(job, state)
+    if not ranks.is_first:
+        return
+    method = ready.recipe.method
+    base = ready.source.name if ready.source.source.startswith("hub") else str(ready.source.path)
+    METHODS[method.kind].save(ready.model, method, folder.model, base)
+    models.save_serving(ready.task.renderer.tokenizer, ready.model, sorted(ready.task.renderer.stop_ids), folder.model)
+    facts = {
+        "seconds": {"training": time.monotonic() - began},
+        "tokens": state.tokens,
+        "peak_memory": {"predicted": ready.plan.memory, "measured": runtime.peak_memory(ready.model.device)},
+        "chosen_step": state.best_step or state.step,
+        "best_validation_loss": state.best_loss,
+        "model_files": dict(checkpoint.hashes(folder.model)),
+    }
+    folder.write_json("receipt.json", folder.read_json("receipt.json") | facts)
+
+
+def _judge(run: Run, data: Prepared) -> Run:
+    """Step 4: every system answers the test rows, the verdict is found, and the report is written."""
+    began = time.monotonic()
+    rows = systems.choose(data.splits.test, run.recipe.evaluate.max_rows, run.recipe.seed)
+    answers = answer_all(run, data.splits.train, rows)
+    run.folder.write_lines("predictions.jsonl", predictions(run, rows, answers))
+    evaluation = score_run(run)
+    evaluation["close_calls"] = {name: given.close for name, given in answers.items()}
+    facts = {
+        "ended": receipt.now(),
+        "seconds": run.receipt["seconds"] | {"evaluation": time.monotonic() - began},
+        "test_scored": run.receipt["test_scored"] + 1,
+    }
+    run.folder.write_json("receipt.json", run.receipt | facts)
+    run.folder.write_json("evaluation.json", evaluation)
+    run = Run(run.path)
+    run.folder.write("report.html", html.report(run))
+    run.folder.write("README.md", html.card(run))
+    return run
+
+
+def answer_all(run: Run, train: Sequence[Record], rows: Sequence[Record]) -> dict[str, Predictions]:
+    """The answers of every system to the same rows, tuned last; one model is in memory at a time."""
+    task, recipe = run.task, run.recipe
+    tokens = recipe.evaluate.max_new_tokens
+    assert tokens is not None
+    wanted = systems.choose_shots(task, train, rows, recipe.evaluate.few_shot, recipe.seed) if task.zero_shot else []
+    room = models.max_length(run.base_folder) - tokens
+    shots = systems.fitting_shots(task, wanted, rows, room)
+    base = run.load_base()
+    with runtime.autocast(base.device, runtime.use_bf16(base.device, recipe.train.bf16)):
+        answers = systems.ask_base(task, base, train, rows, shots=shots, max_new_tokens=tokens, seed=recipe.seed)
+    del base
+    answers["tuned"] = run.answers(rows)
+    if task.permutes:
+        answers["permuted"] = systems.permuted(answers["tuned"], recipe.seed)
+    return answers
+
+
+def predictions(run: Run, rows: Sequence[Record], answers: Mapping[str, Predictions]) -> list[dict[str, Any]]:
+    """The lines of `predictions.jsonl`; `unit` says which rows were resampled as one."""
+    units = systems.units(rows).tolist()
+    return [
+        {
+            "id": row.where,
+            "input": run.task.shown(row),
+            "reference": run.task.reference(row),
+            "unit": unit,
+            "answers": {name: given.answers[index] for name, given in answers.items()},
+        }
+        for index, (row, unit) in enumerate(zip(rows, units, strict=True))
+    ]
+
+
+def score_run(run: Run, lines: Sequence[Mapping[str, Any]] | None = None, metric: str | None = None) -> dict[str, Any]:
+    """`evaluation.json` from saved predictions (the run's own, or other `lines`); `metric` replaces the primary."""
+    given = list(lines if lines is not None else run.folder.read_lines("predictions.jsonl"))
+    if not given:
+        raise RecipeError("the run has no predictions", where=str(run.path), cure="finish the run first")
+    settings = run.recipe.evaluate
+    assert settings.primary is not None and settings.metrics is not None
+    return score(
+        run.recipe.task.kind,
+        {name: [line["answers"][name] for line in given] for name in given[0]["answers"]},
+        [line["reference"] for line in given],
+        np.array([line["unit"] for line in given]),
+        primary=metric or settings.primary,
+        metrics=settings.metrics,
+        seed=run.recipe.seed,
+    )
+
+
+def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None = None) -> dict[str, Any]:
+    """Score a run again: from its saved predictions, or (`data`) on the rows of another file.
+
+    Nothing in the run folder changes but the receipt's count of how often the test rows were scored.
+    """
+    run = Run(run_dir)
+    if data is None:
+        result = score_run(run, metric=metric)
+        run.folder.write_json("receipt.json", run.receipt | {"test_scored": run.receipt["test_scored"] + 1})
+        return result
+    unread: dict[str, str] = {}
+    rows = list(read_records([data], run.recipe, unread))
+    doctor.refuse(doctor.malformed(unread), run.recipe.data.allow)
+    known = prepare(run.recipe, run.task, models.max_length(run.base_folder))
+    return score_run(run, predictions(run, rows, answer_all(run, known.splits.train, rows)), metric)

@@ -1,0 +1,2 @@
+def report(run): return "<html></html>"
+def card(run): return "card"

@@ -1,0 +1,1 @@
+"""The run folder: recipe, receipt, metrics log, checkpoints."""

@@ -1,0 +1,50 @@
+"""`chat`: a conversation through the model's own template. The last trained turn is the answer, given the true history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pegbox.data.records import Conversation, Example, Message, Record
+from pegbox.tasks.language import LanguageTask
+
+
+class Chat(LanguageTask):
+    """Learns the assistant's turns of conversations."""
+
+    kind = "chat"
+
+    def encode(self, record: Record) -> Example:
+        """All turns, those of the assistant trained by their weight."""
+        tokens = self.renderer.conversation(_conversation(record))
+        return Example(record.where, tuple(tokens.input_ids), tuple(tokens.loss_weights))
+
+    def prompt(self, record: Record, shots: Sequence[Record]) -> list[int]:
+        """The true history up to the answer, the shots between its system message and the rest."""
+        history, _ = _asked(record)
+        opening = [message for message in history[:1] if message.role == "system"]
+        shown = [m for shot in shots for m in _conversation(shot).messages if m.role != "system"]
+        return self.renderer.prompt([*opening, *shown, *history[len(opening) :]])
+
+    def shown(self, record: Record) -> str:
+        """The turns before the answer; the system's message is the same for all and left away."""
+        history, _ = _asked(record)
+        turns = [message for message in history if message.role != "system"]
+        if len(turns) == 1:
+            return turns[0].content
+        return "\n".join(f"{message.role}: {message.content}" for message in turns)
+
+    def reference(self, record: Record) -> str:
+        """The content of the last trained turn."""
+        return _asked(record)[1].content
+
+
+def _conversation(record: Record) -> Conversation:
+    assert isinstance(record.content, Conversation)
+    return record.content
+
+
+def _asked(record: Record) -> tuple[tuple[Message, ...], Message]:
+    """The history and the answer: the last turn with a weight."""
+    messages = _conversation(record).messages
+    last = max(index for index, message in enumerate(messages) if message.weight > 0)
+    return messages[:last], messages[last]

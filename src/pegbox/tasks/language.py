@@ -1,0 +1,101 @@
+"""What the tasks that learn and generate text have in common: next-token loss, greedy answers, few-shot prompts."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from pegbox.data.records import Example, Record
+from pegbox.models.batch import Batch, learnt_logits, pack, pad
+from pegbox.models.generation import count_close, generate
+from pegbox.tasks.base import Advance, Predictions, Task
+
+SHORT_ANSWER = 50  # characters; answers whose median is at most this are right or wrong as a whole
+
+
+def next_token_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, float]:
+    """Cross-entropy of the learnt tokens, weighted and summed, and the sum of the weights."""
+    weight = batch.weights.sum().item()
+    if weight == 0:
+        return torch.zeros((), device=batch.input_ids.device, requires_grad=True), 0.0
+    losses = token_losses(model, batch)
+    return (losses * batch.weights.to(losses.dtype)).sum(), weight
+
+
+def token_losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The cross-entropy [N] of each learnt token, in at least float32."""
+    logits = learnt_logits(model, batch)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return cross_entropy(logits, batch.targets, reduction="none")
+
+
+class LanguageTask(Task):
+    """A task whose answers are texts that a causal language model writes."""
+
+    head = "causal_lm"
+    metrics: tuple[str, ...] = ("exact_match", "chrf", "token_f1")
+
+    @abstractmethod
+    def prompt(self, record: Record, shots: Sequence[Record]) -> list[int]:
+        """The ids to serve for a row, after the rows shown first."""
+
+    def prompt_length(self, record: Record, shots: Sequence[Record]) -> int:
+        """The length of the prompt."""
+        return len(self.prompt(record, shots))
+
+    def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
+        """Packed into one sequence where the model can, else padded."""
+        if packed:
+            return pack(examples, share_prefix=share_prefix)
+        pad_id = self.renderer.tokenizer.pad_token_id
+        return pad(examples, int(pad_id))
+
+    def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, float]:
+        """Next-token cross-entropy over the trained tokens."""
+        return next_token_loss(model, batch)
+
+    def primary(self, train: Sequence[Record]) -> str:
+        """`exact_match` where answers are short or structured, else `chrf`."""
+        answers = [str(self.reference(record)) for record in train]
+        structured = sum(map(_is_json, answers)) >= 0.95 * len(answers)
+        return "exact_match" if structured or median(map(len, answers)) <= SHORT_ANSWER else "chrf"
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        records: Sequence[Record],
+        *,
+        shots: Sequence[Record] = (),
+        max_new_tokens: int,
+        advance: Advance = lambda rows: None,
+    ) -> Predictions:
+        """The greedy answers, unstripped, without their stop token."""
+        generated = generate(
+            model,
+            [self.prompt(record, shots) for record in records],
+            stop_ids=self.renderer.stop_ids,
+            max_new_tokens=max_new_tokens,
+            advance=advance,
+        )
+        texts = tuple(self.renderer.answer(answer.input_ids) for answer in generated)
+        return Predictions(texts, sum(1 for _ in count_close(generated)))
+
+    def trivial(self, train: Sequence[Record], test: Sequence[Record]) -> Predictions:
+        """The most frequent answer of train; of equals the first in the alphabet."""
+        counts = Counter(str(self.reference(record)) for record in train)
+        answer = min(counts, key=lambda text: (-counts[text], text))
+        return Predictions((answer,) * len(test))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,55 @@
+"""Which examples an update has, and how it is cut into micro-batches.
+
+The order of an epoch is a permutation drawn from (seed, epoch), so the examples of any update follow from its number
+alone: resuming seeks and never replays. The last update of an epoch may be short; every example is used exactly once an
+epoch. How an update is cut never changes the result: losses are sums, divided by the weight of the whole update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from pegbox.data.records import Example
+from pegbox.recipe import Train
+
+
+def updates_per_epoch(examples: int, batch_size: int) -> int:
+    """The number of updates in an epoch, the short one included."""
+    return math.ceil(examples / batch_size)
+
+
+def total_updates(examples: int, settings: Train) -> int:
+    """The number of updates of a run: `max_steps`, or whole and broken epochs."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    return max(1, round(settings.num_train_epochs * updates_per_epoch(examples, settings.batch_size)))
+
+
+def rows_of_update(step: int, examples: int, batch_size: int, seed: int) -> list[int]:
+    """The indices of the examples of update `step` (0-based)."""
+    epoch, index = divmod(step, updates_per_epoch(examples, batch_size))
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(examples, generator=generator)
+    chosen: list[int] = order[index * batch_size : (index + 1) * batch_size].tolist()
+    return chosen
+
+
+def cut(
+    examples: Sequence[Example], *, tokens: int, rows: int, shared: int = 0
+) -> list[list[Example]]:
+    """Sort an update's examples by length and cut them into micro-batches.
+
+    None has more than `rows` examples, nor more than `tokens` tokens (counting padding to its longest row) unless one
+    row alone has. `shared` tokens at the start of every row are stored once in a pack and counted once.
+    """
+    parts: list[list[Example]] = []
+    for example in sorted(examples, key=len, reverse=True):
+        size = len(parts[-1][0]) - shared if parts else 0
+        if parts and len(parts[-1]) < rows and shared + size * (len(parts[-1]) + 1) <= tokens:
+            parts[-1].append(example)
+        else:
+            parts.append([example])
+    return parts
