@@ -5,6 +5,7 @@ This is the table of contents of the program; what a step does stands in its roo
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pegbox.data import doctor
 from pegbox.data.prepare import Prepared, prepare, read_records
 from pegbox.data.records import Record
 from pegbox.data.render import Renderer
+from pegbox.data.sources import read_all
 from pegbox.data.splits import SPLITS
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
@@ -31,7 +33,7 @@ from pegbox.models.sources import ModelFolder, resolve
 from pegbox.recipe import Recipe
 from pegbox.recipe import dump as dump_recipe
 from pegbox.recipe import load as load_recipe
-from pegbox.report import html
+from pegbox.report import card, html
 from pegbox.runs import checkpoint, receipt
 from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RunFolder
@@ -54,17 +56,24 @@ class Ready:
     plan: Plan
 
 
-def get_ready(recipe: Recipe) -> Ready:
-    """Read and check the rows, load the model, choose what learns, and plan. Nothing is written."""
-    runtime.tune_allocator()
+def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
+    """Step 1: the rows, read, checked, split, and in the model's own tokens."""
     source = resolve(recipe.model.name)
     task = TASKS[recipe.task.kind](Renderer(models.load_tokenizer(source.path), models.stop_ids(source.path)))
     limit = models.max_length(source.path)
-    data = prepare(recipe, task, min(limit, recipe.data.max_length or limit))
+    return source, task, prepare(recipe, task, min(limit, recipe.data.max_length or limit))
+
+
+def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
+    """Steps 1 and 2: the rows, the model with the weights that will learn, and the plan. Nothing is written."""
+    runtime.tune_allocator()
+    source, task, data = read_rows(recipe)
     recipe = with_defaults(recipe, task, data)
     device = runtime.find_device()
-    model = models.load_model(source.path, task.head, labels=task.labels, seed=recipe.seed, device=device)
-    packed = models.enable_packing(model, data.train)
+    model = models.load_model(
+        source.path, task.head, labels=task.labels, seed=recipe.seed, device=device, kernels=kernels
+    )
+    packed = kernels and models.enable_packing(model, data.train)
     METHODS[recipe.method.kind].prepare(model, recipe.method, recipe.seed)
     quiet = not models.has_dropout(model) and getattr(recipe.method, "lora_dropout", 0.0) == 0
     plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=quiet)
@@ -94,9 +103,28 @@ def check(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[s
     return {
         "findings": [finding.to_json() for finding in ready.data.findings],
         "rows": {name: len(getattr(ready.data.splits, name)) for name in SPLITS},
-        "plan": ready.plan.to_json(),
+        "plan": ready.plan.to_json() | {"summary": ready.plan.summary},
         "model": {"name": ready.source.name, "source": ready.source.source},
     }
+
+
+def preview(
+    recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3
+) -> list[dict[str, Any]]:
+    """The first training examples as tokens: each piece of text with its id and the weight with which it is trained."""
+    _, task, data = read_rows(load_recipe(recipe, overrides))
+    return [
+        {
+            "id": example.where,
+            "tokens": len(example),
+            "trained": sum(weight > 0 for weight in example.loss_weights[1:]),
+            "pieces": [
+                {"text": task.renderer.decode([token]), "id": token, "weight": weight}
+                for token, weight in zip(example.input_ids, example.loss_weights or [0.0] * len(example), strict=True)
+            ],
+        }
+        for example in data.train[:rows]
+    ]
 
 
 def train(
@@ -104,18 +132,22 @@ def train(
     *,
     run_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
+    kernels: bool = True,
 ) -> Run:
     """The whole pipeline, from rows to a verdict. `run_dir` must be new or empty; by default `runs/<time>`.
+
+    `kernels=False` uses plain operations only (the same updates, slower).
 
     Raises RecipeError, DataError (both before anything is written) and TrainingError.
     """
     path = Path(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     RunFolder.refuse_used(path)
     with runtime.joined_ranks() as ranks:
-        return _run(load_recipe(recipe, overrides), ranks, lambda ready: (_begin(path, ready, ranks), TrainState()))
+        loaded = load_recipe(recipe, overrides)
+        return _run(loaded, ranks, kernels, lambda ready: (_begin(path, ready, ranks), TrainState()))
 
 
-def resume(run_dir: str | Path) -> Run:
+def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
     """Go on with a run from its newest whole checkpoint; a run without one starts over.
 
     Raises RecipeError where the data files are not those that the run began with.
@@ -133,12 +165,14 @@ def resume(run_dir: str | Path) -> Run:
         if ranks.is_first:
             folder.truncate_logs(state.step)
         ranks.wait()
-        return _run(recipe, ranks, lambda ready: (folder, state))
+        return _run(recipe, ranks, kernels, lambda ready: (folder, state))
 
 
-def _run(recipe: Recipe, ranks: Ranks, begin: Callable[[Ready], tuple[RunFolder, TrainState]]) -> Run:
+def _run(
+    recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], tuple[RunFolder, TrainState]]
+) -> Run:
     """All steps. The trained model is let go of before the models of the evaluation are loaded from disk."""
-    ready = get_ready(recipe)
+    ready = get_ready(recipe, kernels=kernels)
     folder, state = begin(ready)
     _fit(ready, folder, state, ranks)
     data = ready.data
@@ -182,7 +216,7 @@ def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
         },
         "task": ready.task.state(),
         "plan": ready.plan.to_json(),
-        "kernels": {"attention": "packed" if ready.plan.packed else str(ready.model.config._attn_implementation)},
+        "kernels": models.kernels_of(ready.model),
         "test_scored": 0,
     }
 
@@ -237,8 +271,8 @@ def _judge(run: Run, data: Prepared) -> Run:
     run.folder.write_json("receipt.json", run.receipt | facts)
     run.folder.write_json("evaluation.json", evaluation)
     run = Run(run.path)
-    run.folder.write("report.html", html.report(run))
-    run.folder.write("README.md", html.card(run))
+    run.folder.write("report.html", html.report(run.folder, run.recipe))
+    run.folder.write("README.md", card.card(run.folder, run.recipe))
     return run
 
 
@@ -308,3 +342,26 @@ def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None
     doctor.refuse(doctor.malformed(unread), run.recipe.data.allow)
     known = prepare(run.recipe, run.task, models.max_length(run.base_folder))
     return score_run(run, predictions(run, rows, answer_all(run, known.splits.train, rows)), metric)
+
+
+def predict(run_dir: str | Path, data: str, out: Path) -> int:
+    """Answer the rows of a file with the tuned model, into a new JSONL file; returns their number.
+
+    Raises DataError for rows that cannot be read, RecipeError where `out` exists already.
+    """
+    if out.exists():
+        raise RecipeError("the file exists already", where=str(out), cure="give a new name with --out")
+    run = Run(run_dir)
+    records = [run.task_record(row) for row in read_all([data])]
+    answers = run.answers(records).answers
+    lines = [
+        {"id": record.where, "input": run.task.shown(record), "answer": answer}
+        for record, answer in zip(records, answers, strict=True)
+    ]
+    RunFolder(out.parent).write_lines(out.name, lines)
+    return len(lines)
+
+
+def is_first_rank() -> bool:
+    """True in the one process of a run that shows its result."""
+    return int(os.environ.get("RANK", "0")) == 0

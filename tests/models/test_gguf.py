@@ -112,7 +112,9 @@ def test_the_tokenizer_has_its_special_tokens_and_template(tmp_path: Path) -> No
 
 
 def test_generation_stops_at_the_end_of_turn_too_where_it_is_another_token(tmp_path: Path) -> None:
-    out = converted(tmp_path, tiny_llama(), metadata={"tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.eot_token_id": 2})
+    out = converted(
+        tmp_path, tiny_llama(), metadata={"tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.eot_token_id": 2}
+    )
     assert GenerationConfig.from_pretrained(out).eos_token_id == [0, 2]
     assert json.loads((out / "config.json").read_text())["eos_token_id"] == 0
 

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pegbox.data.records import Record
-from pegbox.data.splits import Splits, twin_key
+from pegbox.data.splits import Splits, parts, twin_key
 from pegbox.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
-SHOWN = 20  # rows named in a message; `data.json` names them all
+SHOWN = 20  # rows and reasons named in a message; `data.json` names all rows
 
 
 @dataclass(frozen=True)
@@ -39,30 +39,45 @@ class Finding:
         return {**asdict(self), "rows": list(self.rows), "count": self.count}
 
     def __str__(self) -> str:
-        more = f" and {self.count - SHOWN} more" if self.count > SHOWN else ""
-        return f"{self.message}\n  rows: {', '.join(self.rows[:SHOWN])}{more}\n  cure: {self.cure}"
+        return f"{self.message}\n  rows: {_listed(self.rows, SHOWN)}\n  cure: {self.cure}"
+
+
+def _listed(rows: Sequence[str], shown: int) -> str:
+    more = f" and {len(rows) - shown} more" if len(rows) > shown else ""
+    return ", ".join(rows[:shown]) + more
+
+
+def _rows(count: int, one: str, several: str) -> str:
+    """The beginning of a sentence: "1 row has", "2 rows have"."""
+    return f"1 row {one}" if count == 1 else f"{count} rows {several}"
 
 
 def malformed(reasons: Mapping[str, str]) -> Iterator[Finding]:
-    """Rows that could not be read; `reasons` says why for each `file:line`."""
+    """Rows that cannot be used; `reasons` says why for each `file:line`. The message tells each reason once."""
     if reasons:
-        listed = "; ".join(f"{where}: {why}" for where, why in list(reasons.items())[:SHOWN])
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        for where, why in reasons.items():
+            by_reason[why].append(where)
+        told = [f"\n  {_listed(rows, 1)}: {why}" for why, rows in list(by_reason.items())[:SHOWN]]
+        more = f"\n  and {len(by_reason) - SHOWN} other reasons" if len(by_reason) > SHOWN else ""
+        message = _rows(len(reasons), "cannot be used", "cannot be used") + "".join(told) + more
         cure = "mend the rows, or drop them with data.allow: [malformed]"
-        yield Finding("malformed", "error", tuple(reasons), f"{len(reasons)} rows cannot be read: {listed}", cure)
+        yield Finding("malformed", "error", tuple(reasons), message, cure)
 
 
 def leaks(given: Mapping[str, Sequence[Record]]) -> Iterator[Finding]:
     """Rows of one of the user's own files whose twin stands in another of them."""
-    seen: dict[str, tuple[str, str]] = {}
-    pairs = []
+    first: dict[str, tuple[str, str]] = {}
+    rows: dict[str, None] = {}
     for name, records in given.items():
         for record in records:
-            first, where = seen.setdefault(twin_key(record.content), (name, record.where))
-            if first != name:
-                pairs += [where, record.where]
-    if pairs:
-        message = f"{len(pairs) // 2} rows stand in more than one of the files for train, validation and test"
-        yield Finding("leak", "error", tuple(pairs), message, "take them out of one side, or data.allow: [leak]")
+            side, where = first.setdefault(twin_key(record.content), (name, record.where))
+            if side != name:
+                rows |= dict.fromkeys((where, record.where))
+    if rows:
+        has = _rows(len(rows), "stands", "stand")
+        message = f"{has} in more than one of the files for train, validation and test"
+        yield Finding("leak", "error", tuple(rows), message, "take them out of one side, or data.allow: [leak]")
 
 
 def duplicates(records: Iterable[Record]) -> Iterator[Finding]:
@@ -70,11 +85,12 @@ def duplicates(records: Iterable[Record]) -> Iterator[Finding]:
     same: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         same[twin_key(record.content)].append(record)
-    repeated, contradicting = [], []
+    repeated: list[str] = []
+    contradicting: list[str] = []
     for twins in same.values():
         if len(twins) > 1:
-            target = repeated if len({twin.content for twin in twins}) == 1 else contradicting
-            target += [twin.where for twin in twins]
+            answers = {parts(twin.content)[1] for twin in twins}
+            (repeated if len(answers) == 1 else contradicting).extend(twin.where for twin in twins)
     if repeated:
         message = f"{len(repeated)} rows are repeated; twins are kept on the same side of the split"
         yield Finding("duplicate", "warning", tuple(repeated), message, "keep one of each unless the weight is meant")
@@ -87,7 +103,8 @@ def straddling(splits: Splits) -> Iterator[Finding]:
     """Rows left out because their twins stand on another side of the split."""
     if splits.left_out:
         rows = tuple(record.where for record in splits.left_out)
-        message = f"{len(rows)} rows were left out: a row with the same input stands in a group on another side"
+        were = _rows(len(rows), "was", "were")
+        message = f"{were} left out: a row with the same input stands in a group on another side"
         yield Finding("duplicate", "warning", rows, message, "put rows with the same input into the same group")
 
 
@@ -96,11 +113,12 @@ def too_long(lengths: Mapping[str, int], limit: int, truncation: str) -> Iterato
     if not lengths:
         return
     longest = max(lengths.values())
-    message = f"{len(lengths)} rows have more than {limit} tokens (the longest {longest})"
+    message = f"{_rows(len(lengths), 'has', 'have')} more than {limit} tokens (the longest {longest})"
     if truncation == "drop":
-        yield Finding("too_long", "note", tuple(lengths), message + "; they are dropped", "raise data.max_length")
+        cure = "raise data.max_length, as far as the model allows, or shorten them"
+        yield Finding("too_long", "note", tuple(lengths), message + "; dropped", cure)
     else:
-        cure = "raise data.max_length, shorten them, or drop them with data.truncation: drop"
+        cure = "raise data.max_length, as far as the model allows, shorten them, or drop them with data.truncation: drop"
         yield Finding("too_long", "error", tuple(lengths), message, cure)
 
 
@@ -108,7 +126,8 @@ def no_trained_token(rows: Sequence[str]) -> Iterator[Finding]:
     """Rows in which nothing would be learnt."""
     if rows:
         cure = "give them an answer with a weight above 0, or drop them with data.allow: [no_trained_token]"
-        yield Finding("no_trained_token", "error", tuple(rows), f"{len(rows)} rows have no trained token", cure)
+        message = f"{_rows(len(rows), 'has', 'have')} no trained token"
+        yield Finding("no_trained_token", "error", tuple(rows), message, cure)
 
 
 def refuse(findings: Iterable[Finding], allow: Sequence[str]) -> None:

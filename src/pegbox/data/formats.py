@@ -1,19 +1,23 @@
 """Rows -> records: one small function a format, and a table that says which formats a task reads.
 
 A format looks up its roles (`messages`, `prompt`, `text`, ...) in the row, through the recipe's `data.columns` where
-the user's columns have other names. It returns the record's content, or raises ValueError saying what is wrong.
+the user's columns have other names. It returns the record's content, or raises ValueError saying what is wrong with
+the row. What is wrong with every row alike (a role or an instruction that the task has no use for) is a RecipeError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pegbox.data.records import Content, Conversation, LabelledText, Message, PlainText, PromptCompletion, Record, Row
+from pegbox.errors import RecipeError
 
 Format = Callable[[Mapping[str, Any]], Content]
 UNKNOWN = "?"
 ROLES = ("system", "user", "assistant", "tool", "developer")
+MAX_WEIGHT = 1000.0
+SHOWN = 8  # names in a message
 
 
 def _text(values: Mapping[str, Any], role: str) -> str:
@@ -35,12 +39,14 @@ def _message(turn: Any, number: int) -> Message:
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
         raise ValueError(f"message {number} must be an object with a role and a text content")
     if unknown := set(turn) - {"role", "content", "weight"}:
-        raise ValueError(f"message {number} has keys that are not read: {', '.join(sorted(unknown))}")
+        raise ValueError(f"message {number} has keys that are not read: {_names(sorted(map(str, unknown)))}")
     role, weight = turn.get("role"), turn.get("weight", 1)
     if role not in ROLES:
-        raise ValueError(f"message {number} has the role {role!r}; known are {', '.join(ROLES)}")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise ValueError(f"message {number} has the weight {weight!r}; a weight is a number from 0 on")
+        raise ValueError(f"message {number} has no role of {', '.join(ROLES)}")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MAX_WEIGHT:
+        raise ValueError(f"message {number} has a weight that is not a number from 0 to {MAX_WEIGHT:g}")
+    if role != "assistant" and turn.get("weight"):
+        raise ValueError(f"message {number} has a weight, and only an assistant's turn is trained")
     return Message(role, turn["content"], float(weight) if role == "assistant" else 0.0)
 
 
@@ -51,7 +57,8 @@ def prompt_completion(values: Mapping[str, Any]) -> PromptCompletion:
 
 def prompt_completion_as_chat(values: Mapping[str, Any]) -> Conversation:
     """`prompt` and `completion` as a user's turn and the assistant's answer."""
-    return Conversation((Message("user", _text(values, "prompt")), Message("assistant", _text(values, "completion"), 1.0)))
+    asked, answer = Message("user", _text(values, "prompt")), Message("assistant", _text(values, "completion"), 1.0)
+    return Conversation((asked, answer))
 
 
 def plain_text(values: Mapping[str, Any]) -> PlainText:
@@ -61,11 +68,16 @@ def plain_text(values: Mapping[str, Any]) -> PlainText:
 
 def labelled_text(values: Mapping[str, Any]) -> LabelledText:
     """`text` (and `text_pair`) with a `label`: a name, or a whole number read as a name."""
-    label = values["label"]
-    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-        raise ValueError(f"'label' must be a name or a whole number, this is {label!r}")
     pair = _text(values, "text_pair") if "text_pair" in values else None
-    return LabelledText(_text(values, "text"), str(label), pair)
+    return LabelledText(_text(values, "text"), _name(values["label"], "label"), pair)
+
+
+def _name(value: Any, role: str) -> str:
+    """A name as it stands, a whole number as its digits."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        got = "an empty text" if value == "" else type(value).__name__
+        raise ValueError(f"'{role}' must be a name or a whole number, this is {got}")
+    return str(value)
 
 
 # task kind -> the formats it reads: (the roles that a row must have, the format)
@@ -74,6 +86,16 @@ FORMATS: Mapping[str, tuple[tuple[tuple[str, ...], Format], ...]] = {
     "completion": ((("prompt", "completion"), prompt_completion), (("text",), plain_text)),
     "classification": ((("text", "label"), labelled_text),),
 }
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"classification": ("text_pair",)}
+
+
+def refuse_idle_roles(task: str, columns: Iterable[str]) -> None:
+    """Raise RecipeError where `data.columns` names a role that the task never reads."""
+    read = ("group", *OPTIONAL.get(task, ()), *(role for roles, _ in FORMATS[task] for role in roles))
+    for role in columns:
+        if role not in read:
+            cure = f"its roles are {', '.join(sorted(read))}"
+            raise RecipeError(f"task '{task}' does not read '{role}'", where=f"data.columns.{role}", cure=cure)
 
 
 def to_record(row: Row, task: str, columns: Mapping[str, str], instruction: str | None = None) -> Record:
@@ -81,14 +103,26 @@ def to_record(row: Row, task: str, columns: Mapping[str, str], instruction: str 
     values = dict(row.values)
     for role, column in columns.items():
         if column not in row.values:
-            raise ValueError(f"has no column '{column}' (data.columns.{role}); it has {', '.join(map(str, row.values))}")
+            raise ValueError(f"has no column '{column}' (data.columns.{role}); it has {_names(row.values)}")
         values[role] = row.values[column]
     for roles, read in FORMATS[task]:
         if all(role in values for role in roles):
-            group = str(values["group"]) if "group" in columns else None
+            group = _group(values["group"]) if "group" in columns else None
             return Record(row.where, _instructed(read(values), instruction), group)
     needed = " or ".join("+".join(roles) for roles, _ in FORMATS[task])
-    raise ValueError(f"task '{task}' needs {needed}; the row has {', '.join(map(str, row.values)) or 'nothing'}")
+    raise ValueError(f"task '{task}' needs {needed}; the row has {_names(row.values)}")
+
+
+def _group(value: Any) -> str | None:
+    """The name of a row's group; a row whose cell is empty belongs with no other."""
+    return None if value is None or value == "" else _name(value, "group")
+
+
+def _names(keys: Iterable[Any]) -> str:
+    """A few keys for a message."""
+    listed = list(map(str, keys))
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more if listed else "nothing"
 
 
 def with_placeholder(values: Mapping[str, Any], task: str, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -115,4 +149,5 @@ def _instructed(content: Content, instruction: str | None) -> Content:
         return Conversation((Message("system", instruction), *content.messages))
     if isinstance(content, PromptCompletion):
         return PromptCompletion(f"{instruction}\n{content.prompt}", content.completion)
-    raise ValueError("data.instruction needs a conversation or a prompt")
+    cure = "leave it away, or give rows with messages or a prompt"
+    raise RecipeError("an instruction needs a conversation or a prompt", where="data.instruction", cure=cure)

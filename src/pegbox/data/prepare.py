@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pegbox.data import doctor
 from pegbox.data.doctor import Finding
-from pegbox.data.formats import to_record
+from pegbox.data.formats import refuse_idle_roles, to_record
 from pegbox.data.records import Example, Record
 from pegbox.data.sources import MalformedRow, read
 from pegbox.data.splits import SPLITS, Splits, split
 from pegbox.errors import DataError
-from pegbox.recipe import Data, Recipe
+from pegbox.recipe import Recipe
 
 
 class Encoder(Protocol):
@@ -48,68 +48,75 @@ def read_records(files: Sequence[str], recipe: Recipe, unread: dict[str, str]) -
             unread[row.where] = str(error)
 
 
-def prepare(recipe: Recipe, task: Encoder, max_length: int) -> Prepared:
+def prepare(recipe: Recipe, task: Encoder, max_length: int, vocabulary: int | None = None) -> Prepared:
     """Read, check, split and encode. Nothing is trained on before `doctor.refuse` has seen the findings.
 
-    `max_length` in tokens. Raises DataError with every error among the findings that the recipe does not allow.
+    `max_length` in tokens; `vocabulary`: how many token ids the model knows (None: not checked). Raises DataError with
+    every error among the findings that the recipe does not allow.
     """
     data = recipe.data
+    refuse_idle_roles(recipe.task.kind, data.columns)
     unread: dict[str, str] = {}
     files = {name: value for name in SPLITS if not isinstance(value := getattr(data, name), float)}
-    read_files = {name: list(read_records(value, recipe, unread)) for name, value in files.items()}
-    findings = [*doctor.malformed(unread), *doctor.leaks(read_files)]
-    findings += doctor.duplicates(record for records in read_files.values() for record in records)
-    if not any(read_files.values()):
-        raise DataError("\n".join(map(str, findings)) or "no rows", where=", ".join(files["train"]))
-    task.observe([record for records in read_files.values() for record in records])
-    fitted = _fit(read_files, task.encode, max_length, data)
-    findings += fitted.findings
-    shares = {name: value for name in ("validation", "test") if isinstance(value := getattr(data, name), float)}
-    given = {name: records for name, records in fitted.records.items() if name != "train"}
+    records = {name: list(read_records(value, recipe, unread)) for name, value in files.items()}
+    everything = [record for given in records.values() for record in given]
+    if not everything:
+        message = "\n".join(f"{finding.check}: {finding}" for finding in doctor.malformed(unread))
+        raise DataError(message or "no rows", where=", ".join(files["train"]))
+    task.observe(everything)
+    encoded = _Encoded(max_length, vocabulary, refused=unread)
+    kept = {name: [record for record in given if encoded.take(record, task)] for name, given in records.items()}
+    findings = [
+        *doctor.malformed(encoded.refused),
+        *doctor.leaks(records),
+        *doctor.duplicates(everything),
+        *doctor.too_long(encoded.lengths, max_length, data.truncation),
+        *doctor.no_trained_token(encoded.untrained),
+    ]
     doctor.refuse(findings, data.allow)
-    splits = split(fitted.records["train"], given, shares, recipe.seed)
-    findings += doctor.straddling(splits)
-    examples = fitted.examples
+    if bare := [name for name, rows in kept.items() if not rows]:
+        set_aside = "\n".join(map(str, findings)) or "no rows"
+        raise DataError(f"no row is left of {', '.join(files[bare[0]])}\n{set_aside}", where=f"data.{bare[0]}")
+    shares = {name: value for name in ("validation", "test") if isinstance(value := getattr(data, name), float)}
+    splits = split(kept.pop("train"), kept, shares, recipe.seed)
     return Prepared(
         splits,
-        tuple(examples[record.where] for record in splits.train),
-        tuple(examples[record.where] for record in splits.validation),
-        tuple(findings),
+        encoded.of(splits.train),
+        encoded.of(splits.validation),
+        (*findings, *doctor.straddling(splits)),
     )
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    records: dict[str, list[Record]]
-    examples: dict[str, Example]
-    findings: list[Finding]
+@dataclass
+class _Encoded:
+    """The examples of the records that can be learnt, and by name those that cannot."""
 
+    limit: int
+    vocabulary: int | None
+    refused: dict[str, str]
+    lengths: dict[str, int] = field(default_factory=dict)
+    untrained: list[str] = field(default_factory=list)
+    examples: dict[str, Example] = field(default_factory=dict)
 
-def _fit(read_files: dict[str, list[Record]], encode: Callable[[Record], Example], limit: int, data: Data) -> _Fitted:
-    """Encode every record; set aside, by name, those that are too long or have nothing to learn."""
-    kept: dict[str, list[Record]] = {}
-    examples: dict[str, Example] = {}
-    refused: dict[str, str] = {}
-    lengths: dict[str, int] = {}
-    untrained: list[str] = []
-    for name, records in read_files.items():
-        kept[name] = []
-        for record in records:
-            try:
-                example = encode(record)
-            except ValueError as error:
-                refused[record.where] = str(error)
-                continue
-            if len(example) > limit:
-                lengths[record.where] = len(example)
-            elif example.weight == 0:
-                untrained.append(record.where)
-            else:
-                examples[record.where] = example
-                kept[name].append(record)
-    findings = [
-        *doctor.malformed(refused),
-        *doctor.too_long(lengths, limit, data.truncation),
-        *doctor.no_trained_token(untrained),
-    ]
-    return _Fitted(kept, examples, findings)
+    def take(self, record: Record, task: Encoder) -> bool:
+        """Encode a record; False, and its reason noted, where it must be set aside."""
+        try:
+            example = task.encode(record)
+        except ValueError as error:
+            self.refused[record.where] = str(error)
+            return False
+        highest = max(example.input_ids, default=0)
+        if len(example) > self.limit:
+            self.lengths[record.where] = len(example)
+        elif example.weight == 0:
+            self.untrained.append(record.where)
+        elif self.vocabulary is not None and highest >= self.vocabulary:
+            self.refused[record.where] = f"has the token {highest}, and the model knows {self.vocabulary} tokens"
+        else:
+            self.examples[record.where] = example
+            return True
+        return False
+
+    def of(self, records: Sequence[Record]) -> tuple[Example, ...]:
+        """The examples of records, in order."""
+        return tuple(self.examples[record.where] for record in records)

@@ -87,4 +87,4 @@ class Example:
     @property
     def weight(self) -> float:
         """The total weight of what is learnt here. Nothing comes before the first token, so it is never a target."""
-        return sum(self.loss_weights[1:]) if self.loss_weights else 1.0
+        return sum(self.loss_weights[1:]) if self.loss_weights else float(len(self) > 0)

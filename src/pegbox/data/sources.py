@@ -11,37 +11,66 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pegbox.data.records import Row
 from pegbox.errors import DataError
 
+WHITE = " \t\r\n"  # JSON's own white space; `strip()` would also take away what only looks like it
+DIGITS = 1000  # of a whole number; Python refuses to read 4,300
 
-class MalformedRow(Exception):
-    """One row that cannot be read; says where and why."""
 
-    def __init__(self, where: str, why: str) -> None:
-        self.where, self.why = where, why
-        super().__init__(f"{where}: {why}")
+@dataclass(frozen=True)
+class MalformedRow:
+    """One row that cannot be read: where and why."""
+
+    where: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.why}"
 
 
 def read(files: Sequence[str]) -> Iterator[Row | MalformedRow]:
     """All rows of the files in order; a row that cannot be read is yielded as a MalformedRow, never skipped.
 
-    Raises DataError for a file that is missing, empty, or of an unknown kind.
+    Raises DataError for a file that is missing, empty, not UTF-8 throughout, or of an unknown kind.
     """
     for name in files:
         path = Path(name)
         if not path.is_file():
             raise DataError("no such data file", where=name, cure="check the path under `data:` in the recipe")
-        if path.stat().st_size == 0:
-            raise DataError("the file is empty", where=name, cure="give a file with at least one row")
         reader = READERS.get(path.suffix.lower())
         if reader is None:
             cure = f"convert it to one of {', '.join(READERS)}"
             raise DataError(f"files that end in '{path.suffix}' are not read yet", where=name, cure=cure)
+        _refuse_unreadable(path)
         yield from reader(path)
+
+
+def read_all(files: Sequence[str]) -> list[Row]:
+    """All rows of the files. Raises DataError that names every row that cannot be read."""
+    rows = list(read(files))
+    if unread := [row for row in rows if isinstance(row, MalformedRow)]:
+        raise DataError("\n".join(map(str, unread)), cure="mend these rows")
+    return [row for row in rows if isinstance(row, Row)]
+
+
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if not head:
+        raise DataError("the file is empty", where=str(path), cure="give a file with at least one row")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+        raise DataError("the file is UTF-16 or UTF-32, not UTF-8 text", where=str(path), cure="save it as UTF-8")
+
+
+# ---- JSON ------------------------------------------------------------------------------------------------------------
 
 
 def parse_json(text: str) -> Any:
@@ -51,13 +80,18 @@ def parse_json(text: str) -> Any:
     nesting deeper than the parser's stack.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+        text.encode("utf-8")
+        if "\\u" in text:  # an escape can write half a pair that the text itself does not hold
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    try:
-        text.encode("utf-8")
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("holds half of a surrogate pair, which is no character") from None
     return value
@@ -69,20 +103,31 @@ def _refuse(constant: str) -> float:
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text if len(text) < 20 else 'a number'} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits is too large")
+    return int(text)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)}' is given twice")
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key '{key}' is given twice")
+        values[key] = value
     return values
 
 
 def _why(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg.lower()} at column {error.colno}"
+        return f"not JSON: {error.msg[0].lower()}{error.msg[1:]} at column {error.colno}"
     return f"not usable JSON: {error}"
 
 
@@ -91,58 +136,69 @@ def _read_jsonl(path: Path) -> Iterator[Row | MalformedRow]:
         for number, raw in enumerate(file, start=1):
             where = f"{path}:{number}"
             try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError:
-                yield MalformedRow(where, "not UTF-8 text")
-                continue
-            if text:
-                yield _json_row(where, text)
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip(WHITE)
+                if text:
+                    yield _object(where, parse_json(text))
+            except ValueError as error:
+                yield MalformedRow(where, _why(error))
 
 
-def _json_row(where: str, text: str) -> Row | MalformedRow:
-    try:
-        values = parse_json(text)
-    except ValueError as error:
-        return MalformedRow(where, _why(error))
-    if not isinstance(values, dict):
-        return MalformedRow(where, f"a row must be a JSON object, this is a {type(values).__name__}")
-    return Row(where, values)
+def _object(where: str, value: Any) -> Row | MalformedRow:
+    if isinstance(value, dict):
+        return Row(where, value)
+    return MalformedRow(where, f"a row must be a JSON object, this is a {type(value).__name__}")
 
 
 def _read_json(path: Path) -> Iterator[Row | MalformedRow]:
-    """A JSON array of objects; the place of a row is its number in the array."""
+    """A JSON array of objects; the place of a row is its number in the array (several may stand on one line)."""
     try:
         values = parse_json(path.read_bytes().decode("utf-8-sig"))
     except ValueError as error:
-        raise DataError(_why(error), where=str(path), cure="mend the file, or write one JSON object a line") from None
+        where = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
+        raise DataError(_why(error), where=where, cure="mend the file, or write one JSON object a line") from None
     if not isinstance(values, list):
         raise DataError("not a JSON array of rows", where=str(path), cure="write [{...}, {...}] or JSONL")
-    for number, row in enumerate(values, start=1):
-        where = f"{path}:{number}"
-        yield Row(where, row) if isinstance(row, dict) else MalformedRow(where, "a row must be a JSON object")
+    for number, value in enumerate(values, start=1):
+        yield _object(f"{path}:{number}", value)
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def _read_csv(path: Path, delimiter: str = ",") -> Iterator[Row | MalformedRow]:
+    """A table whose first line names the columns; the place of a row is its first line. Blank lines are no rows."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("not UTF-8 text", where=str(path), cure="save the table as UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    if reader.fieldnames is None or len(set(reader.fieldnames)) < len(reader.fieldnames):
-        raise DataError("the first line must name each column once", where=f"{path}:1")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = _cells(lines)
+    _, names = next(rows, (1, []))
+    if isinstance(names, csv.Error) or not names or len(set(names)) < len(names):
+        cure = "name the columns in the first line, and quote cells that hold the delimiter"
+        raise DataError("the first line must name each column once", where=f"{path}:1", cure=cure)
+    for number, cells in rows:
+        where = f"{path}:{number}"
+        if isinstance(cells, csv.Error):
+            yield MalformedRow(where, f"not a row of a table: {cells}")
+        elif len(cells) != len(names):
+            yield MalformedRow(where, f"has {len(cells)} cells, and the first line names {len(names)} columns")
+        else:
+            yield Row(where, dict(zip(names, cells, strict=True)))
+
+
+def _cells(lines: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The cells of each row that is not blank with the number of its first line, or why they cannot be read."""
     while True:
-        where = f"{path}:{reader.line_num + 1}"
+        number = lines.line_num + 1
         try:
-            values = next(reader)
+            cells: list[str] | csv.Error = next(lines)
         except StopIteration:
             return
         except csv.Error as error:
-            yield MalformedRow(where, f"not a row of a table: {error}")
-            continue
-        if None in values or None in values.values():
-            yield MalformedRow(where, "has more or fewer cells than the first line has names")
-        else:
-            yield Row(where, values)
+            cells = error
+        if cells:
+            yield number, cells
 
 
 def _read_tsv(path: Path) -> Iterator[Row | MalformedRow]:

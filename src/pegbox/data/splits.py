@@ -16,6 +16,7 @@ from pegbox.data.records import Content, Conversation, LabelledText, PlainText, 
 from pegbox.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+BETWEEN = "\0"  # parts of an input; white space would not tell ("a b", none) from ("a", "b")
 
 
 @dataclass(frozen=True)
@@ -28,30 +29,31 @@ class Splits:
     left_out: tuple[Record, ...] = ()
 
 
-def input_of(content: Content) -> str:
-    """What the model is asked, as one text; two records with the same one are twins."""
+def parts(content: Content) -> tuple[str, str]:
+    """What the model is asked, as one text, and the right answer; two records that are asked the same are twins."""
     match content:
         case Conversation(messages):
             last = max((i for i, message in enumerate(messages) if message.weight > 0), default=len(messages))
-            return "\n".join(f"{message.role}: {message.content}" for message in messages[:last])
-        case PromptCompletion(prompt, _):
-            return prompt
+            asked = BETWEEN.join(f"{message.role}: {message.content}" for message in messages[:last])
+            return asked, "".join(message.content for message in messages[last : last + 1])
+        case PromptCompletion(prompt, completion):
+            return prompt, completion
         case PlainText(text):
-            return text
-        case LabelledText(text, _, pair):
-            return text if pair is None else f"{text}\n{pair}"
+            return text, ""
+        case LabelledText(text, label, pair):
+            return (text if pair is None else f"{text}{BETWEEN}{pair}"), label
 
 
 def twin_key(content: Content) -> str:
     """A hash of the input without differences of case, white space and Unicode form."""
-    text = " ".join(unicodedata.normalize("NFKC", input_of(content)).casefold().split())
+    text = " ".join(unicodedata.normalize("NFKC", parts(content)[0]).casefold().split())
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _position(seed: int, key: str) -> float:
     """A number in [0, 1) that the seed and the key fix."""
     digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
+    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def split(
@@ -65,12 +67,12 @@ def split(
     Raises DataError where a split would be empty.
     """
     sides: dict[str, list[Record]] = {name: list(given.get(name, ())) for name in SPLITS}
+    test, validation = shares.get("test", 0.0), shares.get("validation", 0.0)
     twins: dict[str, str] = {}
     left_out = []
     for record in records:
         twin = twin_key(record.content)
         at = _position(seed, twin if record.group is None else f"group {record.group}")
-        test, validation = shares.get("test", 0.0), shares.get("validation", 0.0)
         side = "test" if at < test else "validation" if at < test + validation else "train"
         if twins.setdefault(twin, side) == side:
             sides[side].append(record)

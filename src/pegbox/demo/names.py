@@ -51,7 +51,7 @@ def _bare(names: Names) -> Names:
         areas=strip(names.areas),
         floors=strip(names.floors),
         devices={domain: strip(group) for domain, group in names.devices.items()},
-        phrases=names.phrases | {key: strip(names.phrases[key]) for key in ("zone", "timer_name")},
+        phrases={**names.phrases, **{key: strip(names.phrases[key]) for key in ("zone", "timer_name")}},
         inflected=inflected,
     )
 
@@ -126,7 +126,7 @@ _ENGLISH = Names(
 
 _GERMAN = Names(
     areas=_items(
-        "in der Küche, im Schlafzimmer, im Bad, im Wohnzimmer, im Esszimmer, im Flur, im Büro, in der Garage,"
+        "in der Küche, im Schlafzimmer, im Bad, im Wohnzimmer, im Esszimmer, im Flur, im Büro, in der Galerie,"
         "auf dem Dachboden, im Kinderzimmer, in der Waschküche, im Gästezimmer, im Spielzimmer, im Arbeitszimmer,"
         "in der Bibliothek, in der Speisekammer, im Wintergarten, auf der Veranda, auf dem Balkon, auf der Terrasse,"
         "im Garten, im Gewächshaus, in der Werkstatt, im Fitnessraum, in der Sauna, im Weinkeller, in der Diele,"
@@ -154,7 +154,7 @@ _GERMAN = Names(
         scene="der Filmabend, die Abendstimmung, das Festessen, der Sonnenaufgang, die Lesestunde",
         script="die Morgenroutine, die Abendroutine, die Urlaubsroutine, der Feueralarm, der Abschied",
         vacuum="der Staubroboter, der Bodenroboter, der Teppichroboter, der Putzroboter",
-        lawn_mower="der Rasenroboter, der Grasroboter, der Mähroboter, der Gartenroboter",
+        lawn_mower="der Wiesenroboter, der Grasroboter, der Mähroboter, der Gartenroboter",
         button="die Türklingel, die Neustarttaste, die Tischglocke, die Garagenfernbedienung",
     ),
     phrases=_table(
@@ -173,7 +173,7 @@ _GERMAN = Names(
         "der Mittagsschlaf, die Hausaufgaben, das Yoga, die Plätzchen, die Suppe, das Hähnchen, der Kaffee,"
         "die Meditation, die Kartoffeln, die Lasagne, die Klavierstunde, die Bildschirmzeit, die Soße, der Lachs,"
         "der Braten, die Pfannkuchen, die Lernpause, die Prüfung, die Parkuhr, das Gulasch, die Knödel",
-        timer_command="schalte das Licht aus, öffne die Vorhänge, schließe die Fenster, verriegle die Tür,"
+        timer_command="schalte das Licht aus, öffne die Vorhänge, schließe das Fenster, verriegle die Tür,"
         "starte die Waschmaschine, schalte den Ofen aus, schalte die Musik aus, gieße die Blumen, füttere die Fische,"
         "dreh die Heizung runter, dreh die Heizung auf, spiele etwas Jazz, schalte das Bügeleisen aus, rufe ein Taxi,"
         "wecke mich, schalte den Rasensprenger an, dimme das Licht, starte den Trockner",
@@ -217,11 +217,7 @@ NEUTRAL = Names(
         lawn_mower="Moss, Clover, Bambi",
         button="Gong, Bingbong, Presto",
     ),
-    phrases={
-        key: _NEUTRAL_WORDS
-        for key in ("message", "search_query", "zone", "timer_name", "timer_command")
-        + ("shopping_list_item", "todo_list_item")
-    },
+    phrases=dict.fromkeys(_ENGLISH.phrases, _NEUTRAL_WORDS),
 )
 _NAMES: Mapping[str, Names] = {"en": _bare(_ENGLISH), "de": _bare(_GERMAN)}
 

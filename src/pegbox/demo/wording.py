@@ -28,7 +28,10 @@ class Wording:
 
 
 _NOUNS = r"(lighting|light|lamp|fan|switch|door|window|gate|lock|shutter|blind|curtain|awning|shade)(?:e?s)?\b"
-_PARTICLE_AFTER = re.compile(r"(?:turn|switch|change|bring|lights?|lamps?|lighting|fans?|is|are|the|there)$")
+_BEFORE_PARTICLE = re.compile(
+    r"(?:turn|switch|change|bring|lights?|lamps?|lighting|fans?|switch(?:es)?|is|are|the|there)$|\btime|\bhow long"
+)
+_STATES = r"open|shut|osed|ning|sing|cked|lear|mpty|cted|pied|ered"  # the ends of what a device can be
 
 
 def english(names: Names) -> list[Rule]:
@@ -40,6 +43,10 @@ def _numbers() -> list[Rule]:
     return [
         rule(r"(\d+)[ -](hour|minute|second)s?\b( timer)?", _duration),
         rule(r"\b(\d+(?:-hour| hours|-minute| minutes)) (?=\d)", r"\1 and "),
+        rule(
+            r"(?:\d+[- ](?:hours?|minutes?) and )+\d+-(?:minute|second)(?= timer)",
+            lambda match: re.sub(r"[- ](hour|minute|second)s?", r" \1", match[0]),
+        ),
         rule(r"\b(\d+) and (?:a )?(half|1/2) (hour|minute)s?", r"\1 and a \2 \3s"),
         rule(r"\b(half|1/2) an? (hour|minute)s\b", lambda match: f"{match[1]} {_a(match[2])} {match[2]}"),
         rule(r"\ban? (?=(\d+|timer))", lambda match: f"{_a(match[1])} "),
@@ -61,33 +68,39 @@ def _articles(names: Names) -> list[Rule]:
     devices = [device for group in names.devices.values() for device in group]
     things = any_of(device for device in devices if names.inflected[device] != device)
     proper = any_of(device for device in devices if names.inflected[device] == device)
+    places = any_of((*names.areas, *names.floors))
     article = r"(?:the|my|our)"
     return [
         rule(rf"\b({any_of(names.floors)}) floor\b", r"\1"),
         rule(rf"\b{article} ({proper})\b", r"\1"),
-        rule(rf"\b({any_of(names.areas)}) {article} ({things})\b", r"\1 \2"),
+        rule(rf"\b({places}) {article} (?=(?:{things}|{_NOUNS})\b)", r"\1 "),
         rule(rf"\b(?:is|are)(?: (?:there|the|my|our))* ({things})\b", r"is the \1"),
         rule(rf"\b(?:is|are) (?:there )?({any_of(names.devices['person'])})\b", r"is \1"),
         rule(rf"^(is|are) (?:there )?{article} (?=(?:any|some|all|every|each)\b)", r"\1 "),
         rule(rf"\b(every|each)( single| and every)? {article}\b", r"\1\2"),
         rule(rf"\b(any|some|how many|which) ({article})\b", r"\1 of \2"),
+        rule(rf"\bof ({article}) {article}\b", r"of \1"),
     ]
 
 
 def _places(names: Names) -> list[Rule]:
     places = {name: names.inflected[name] for name in (*names.areas, *names.floors, *names.phrases["zone"])}
     plain = [name for name, phrase in places.items() if " the " not in phrase]  # home, at work
-    listed = [name for name in places if name not in plain]
+    listed = any_of(name for name in places if name not in plain)
 
     def link(match: re.Match[str]) -> str:
-        article, name = match.groups()
-        if match[0].startswith(" on ") and _PARTICLE_AFTER.search(match.string[: match.start()]):
-            return match[0]  # "turn on the kitchen light"
+        """Put the place's own preposition, but leave the "on" of "turn on the kitchen light"."""
+        preposition, article, name = match.groups()
+        before, after = match.string[: match.start()], match.string[match.end() :]
+        elsewhere = re.search(r"\b(?:on|off|out|activate|deactivate)\b", before + after)
+        if preposition == "on" and _BEFORE_PARTICLE.search(before) and not elsewhere:
+            return match[0]
         return f" {places[name].split()[0]} {article or 'the '}{name}"
 
     prepositions = "in|on|at|across|around|throughout"
     return [
-        rule(rf" (?:{prepositions}) ((?:the|my|our) )?({any_of(listed)})\b", link),
+        rule(rf" ({prepositions}) ((?:the|my|our) )?({listed})\b", link),
+        rule(rf"(?:(?<= on)|(?<=off|out)|(?<={_STATES})) (of) ((?:the|my|our) )?({listed})\b", link),
         rule(
             rf"^((?:is|who|how many)\b.*?)(?: (?:{prepositions}|of))?(?: the| my| our)? ({any_of(plain)})$",
             lambda match: f"{match[1]} {places[match[2]]}",
@@ -104,8 +117,10 @@ def _agreement() -> list[Rule]:
         rule(r"^(?:is|are)(?: there)?\b(?= (?:every|each)\b)", "is"),
         rule(r"^((?:how many|which)\b.*?s) (?:is|are)(?: there| the| my| our)?\b", r"\1 are"),
         rule(r"^((?:which|what)\b.*?[^s]) (?:is|are)(?: there| the| my| our)?\b", r"\1 is"),
+        rule(r"^turn increase\b", "turn up"),
+        rule(r"^turn decrease\b", "turn down"),
         rule(r"^(?:change|bring) (?=.*\b(?:on|off|out)\b)(?!to\b)", "turn "),
-        rule(r"(?<! mode)(?<! fan) to (on|off)$", r" \1"),
+        rule(r"^(?!.*fan)(.*) to (on|off)$", r"\1 \2"),
     ]
 
 

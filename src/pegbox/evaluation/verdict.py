@@ -202,8 +202,9 @@ def _reason(
     if units.count < MINIMUM_UNITS:
         return f"A verdict takes at least {MINIMUM_UNITS} {kind} that are independent; these are {units.count}."
     if _prompting_is_as_good(comparisons, units.count):
+        level = "better" if worst.high < 0 else "as good"
         return (
-            f"Prompting is as good: tuned is ahead of every system in {scale} but the untouched model with examples "
+            f"Prompting is {level}: tuned is ahead of every system in {scale} but the untouched model with examples "
             f"in its prompt: {lead}."
         )
     more = f" A difference of this size would take about {needed:,} {kind} to show." if needed else ""

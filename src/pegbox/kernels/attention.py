@@ -6,7 +6,8 @@ alone. The plain form is a dense block mask over the whole pack (`block_mask`), 
 suffixes out as rows [n, S] for this one operation, joins the prefix's keys to each row, and costs n S (P + S).
 
 It enters a Transformers model through the attention interface (no patching): `attn_implementation="pegbox"`. Without a
-pack among the keyword arguments it is Transformers' own sdpa.
+pack among the keyword arguments it is Transformers' own sdpa. With one, it refuses what it does not compute (soft caps,
+sinks, biases): a model that passes anything unknown to its attention gets no silent approximation.
 
 Shapes: T tokens of the pack, P of the prefix, n suffixes of at most S tokens, H heads, D per head.
 """
@@ -23,6 +24,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 IMPLEMENTATION = "pegbox"
+# what models hand on to every attention and what does not change its maths
+INERT = {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits"}
 
 
 @dataclass(frozen=True)
@@ -115,18 +118,22 @@ def _attention(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    is_causal: bool | None = None,
     sliding_window: int | None = None,
     pack: Pack | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The form that Transformers calls; the output is [B, T, H, D]."""
-    if pack is not None:
-        return packed_attention(
-            query, key, value, pack, scale=scaling, window=sliding_window, dropout=dropout
-        ), None
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
+    """The form that Transformers calls; the output is [B, T, H, D]. Raises ValueError for a pack it cannot compute."""
+    if pack is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
+        )
+    odd = sorted(name for name, given in kwargs.items() if given is not None and name not in INERT)
+    if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
+        odd.append("is_causal=False")
+    if odd:
+        raise ValueError(f"packed attention knows no {', '.join(odd)}")
+    return packed_attention(query, key, value, pack, scale=scaling, window=sliding_window, dropout=dropout), None
 
 
 def register() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_model as load_tensors
 from transformers import PreTrainedModel
+
+from pegbox.models.load import load_weights
 
 LEARNING_RATE = 2e-5  # the usual order for full fine-tuning (Devlin et al. 2019: 2e-5 to 5e-5)
 
@@ -22,6 +23,5 @@ def save(model: PreTrainedModel, settings: Any, folder: Path, base: str) -> None
 
 
 def restore(model: PreTrainedModel, settings: Any, folder: Path) -> None:
-    """Read the saved weights over the base model's."""
-    for file in sorted(folder.glob("*.safetensors")):
-        load_tensors(model, file, strict=False)
+    """Read the saved weights over the base model's. Raises RecipeError unless they are exactly the model's."""
+    load_weights(model, folder)

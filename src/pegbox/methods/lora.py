@@ -3,30 +3,43 @@
     y = x W^T + b + s (x A^T) B^T        A: [r, in], B: [out, r],  s = lora_alpha / r  (rsLoRA: lora_alpha / sqrt(r))
 
 Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732). B starts at zero, so the model starts
-as it was. On disk it is exactly PEFT's format; PEFT is the oracle of the tests. The layer keeps the name of its
-`weight`, so that a base checkpoint fits as before. The default is all linear layers, which matches full fine-tuning
-where attention alone does not, with a learning rate about ten times that of full fine-tuning (Schulman et al. 2025,
-"LoRA without regret").
+as it was. On disk it is exactly PEFT's format, read back whether pegbox or PEFT wrote it; PEFT is the oracle of the
+tests. The layer keeps the name of its `weight`, so that a base checkpoint fits as before. The default is all linear
+layers, which matches full fine-tuning where attention alone does not, with a learning rate about ten times that of full
+fine-tuning (Schulman et al. 2025, "LoRA without regret").
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import dropout, linear
 from transformers import PreTrainedModel
 
 from pegbox.errors import RecipeError
+from pegbox.kernels.linear import FastLinear, applies
+from pegbox.kernels.lora import lora_linear
+from pegbox.models.load import is_head
 from pegbox.recipe import Lora
 
 LEARNING_RATE = 2e-4
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-PEFT_TASK = {"CausalLM": "CAUSAL_LM", "SequenceClassification": "SEQ_CLS"}
+PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # PEFT's names on disk
+# What `restore` follows of an adapter's config, and what it may pass over, because the tensors' names tell it or it
+# mattered only in PEFT's training. Any other option that is set changes the function, and is refused.
+FOLLOWED = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights"}
+PASSED_OVER = {"task_type", "base_model_name_or_path", "target_modules", "modules_to_save", "inference_mode", "bias"}
+PASSED_OVER |= {"exclude_modules", "layers_to_transform", "layers_pattern", "auto_mapping", "peft_version", "revision"}
+PASSED_OVER |= {"megatron_core", "qalora_group_size", "eva_config"}
+STARTS = (True, False, "gaussian", "orthogonal", "eva")  # PEFT's other ways to start change the base weights as well
 
 
 class LoraLinear(nn.Module):
@@ -35,14 +48,19 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, settings: Lora, generator: torch.Generator) -> None:
         super().__init__()
         self.weight, self.bias = base.weight, base.bias
+        self.fast = isinstance(base, FastLinear)  # the layer in whose place this one stands computed by a kernel
         self.scaling, self.dropout = scaling(settings), settings.lora_dropout
         bound = 1 / math.sqrt(base.in_features)  # kaiming_uniform with a = sqrt(5), as nn.Linear and PEFT draw it
         drawn = torch.rand(settings.r, base.in_features, generator=generator) * 2 * bound - bound
-        self.lora_A = nn.Parameter(drawn.to(base.weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, settings.r, device=base.weight.device))
+        device, dtype = base.weight.device, torch.promote_types(base.weight.dtype, torch.float32)
+        self.lora_A = nn.Parameter(drawn.to(device, dtype))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, settings.r, device=device, dtype=dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The frozen layer's output plus the update's."""
+        noisy = self.training and self.dropout > 0
+        if self.fast and not noisy and applies(x, self.weight) and applies(x, self.lora_A):
+            return lora_linear(x, self.weight, self.bias, self.lora_A, self.lora_B, self.scaling)
         inner = linear(dropout(x, self.dropout, self.training), self.lora_A)
         return linear(x, self.weight, self.bias) + linear(inner * self.scaling, self.lora_B)
 
@@ -63,39 +81,47 @@ def alpha(settings: Lora) -> float:
 
 
 def new_heads(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Modules that are new for the task and so learn whole (PEFT's `modules_to_save`)."""
-    return {name: module for name, module in model.named_children() if name in ("classifier", "score")}
+    """The modules between the base model and a task's answer, which learn whole (PEFT's `modules_to_save`), by name."""
+    inside = ((f"{model.base_model_prefix}.{name}", child) for name, child in model.base_model.named_children())
+    children = dict((*model.named_children(), *inside))
+    return {name: child for name, child in children.items() if is_head(model, name) and any(child.parameters())}
 
 
 def targets(model: PreTrainedModel, settings: Lora) -> list[str]:
-    """The names of the linear layers that get an update. Raises RecipeError where none matches."""
-    output = model.get_output_embeddings()
-    heads = set(new_heads(model))
+    """The names of the linear layers that get an update. Raises RecipeError where none has a name that is asked for."""
+    output, heads = model.get_output_embeddings(), new_heads(model)
     linears = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not output and name.split(".")[0] not in heads
+        if isinstance(module, nn.Linear) and module is not output and not any(f"{name}.".startswith(f"{h}.") for h in heads)
     ]
     if settings.target_modules == "all-linear":
-        return linears
-    wanted = settings.target_modules
-    found = [name for name in linears if any(name == suffix or name.endswith(f".{suffix}") for suffix in wanted)]
-    missed = [suffix for suffix in wanted if not any(n == suffix or n.endswith(f".{suffix}") for n in found)]
+        found, missed = linears, [] if linears else ["all-linear"]
+    else:
+        wanted = settings.target_modules
+        found = [name for name in linears if any(_is_called(name, suffix) for suffix in wanted)]
+        missed = [suffix for suffix in wanted if not any(_is_called(name, suffix) for name in found)]
     if missed:
         candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
-        raise RecipeError(
-            f"no linear layer of the model is called {', '.join(missed)}",
-            where="method.target_modules",
-            cure=f"choose among {candidates}, or all-linear",
-        )
+        what = f"no linear layer of the model is called {', '.join(missed)}" if linears else "the model has no linear layer"
+        cure = f"choose among {candidates}, or all-linear" if linears else "use method: full"
+        raise RecipeError(what, where="method.target_modules", cure=cure)
     return found
+
+
+def _is_called(name: str, suffix: str) -> bool:
+    return name == suffix or name.endswith(f".{suffix}")
 
 
 def prepare(model: PreTrainedModel, settings: Lora, seed: int) -> None:
     """Freeze the model, put an update beside each target, and let new heads learn."""
+    _insert(model, targets(model, settings), settings, seed)
+
+
+def _insert(model: PreTrainedModel, names: Sequence[str], settings: Lora, seed: int) -> None:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for name in targets(model, settings):
+    for name in names:
         parent, _, child = name.rpartition(".")
         base = model.get_submodule(name)
         assert isinstance(base, nn.Linear)
@@ -109,27 +135,27 @@ def _peft_names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     named: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
-            named[f"base_model.model.{name}.lora_A.weight"] = module.lora_A.data
-            named[f"base_model.model.{name}.lora_B.weight"] = module.lora_B.data
+            named[f"{PREFIX}{name}{A}"] = module.lora_A.data
+            named[f"{PREFIX}{name}{B}"] = module.lora_B.data
     for head, module in new_heads(model).items():
-        named |= {f"base_model.model.{head}.{name}": tensor.data for name, tensor in module.named_parameters()}
+        named |= {f"{PREFIX}{head}.{name}": tensor for name, tensor in module.state_dict().items()}
     return named
 
 
 def save(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` as PEFT does. `base` names the untouched model."""
-    names = [name for name, module in model.named_modules() if isinstance(module, LoraLinear)]
-    kind = type(model).__name__
+    heads = list(new_heads(model))
+    whole = alpha(settings).is_integer()
     config = {
         "peft_type": "LORA",
-        "task_type": next((value for suffix, value in PEFT_TASK.items() if kind.endswith("For" + suffix)), None),
+        "task_type": "SEQ_CLS" if heads else "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": settings.r,
-        "lora_alpha": alpha(settings),
+        "lora_alpha": int(alpha(settings)) if whole else alpha(settings),  # PEFT declares it as int
         "lora_dropout": settings.lora_dropout,
         "use_rslora": settings.use_rslora,
-        "target_modules": names,
-        "modules_to_save": list(new_heads(model)) or None,
+        "target_modules": [name for name, module in model.named_modules() if isinstance(module, LoraLinear)],
+        "modules_to_save": heads or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -141,12 +167,39 @@ def save(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> Non
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def restore(model: PreTrainedModel, settings: Lora, folder: Path) -> None:
-    """Put a saved update into a base model; every tensor on disk must have its place and every place its tensor."""
-    prepare(model, settings, seed=0)
-    saved, places = load_file(folder / WEIGHTS), _peft_names(model)
-    if saved.keys() != places.keys():
-        odd = sorted(saved.keys() ^ places.keys())[:3]
-        raise RecipeError(f"the adapter does not fit the model: {', '.join(odd)}", where=str(folder))
+def restore(model: PreTrainedModel, settings: Lora | None, folder: Path) -> None:
+    """Put a saved update, ours or PEFT's, into a base model. The folder says what it is; `settings` are not needed.
+
+    Raises RecipeError unless every tensor on disk has its place in the model, and every place its tensor.
+    """
+    try:
+        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        saved = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RecipeError(f"the adapter cannot be read: {error}", where=str(folder)) from None
+    names = [key.removeprefix(PREFIX).removesuffix(A) for key in saved if key.endswith(A)]
+    modules = dict(model.named_modules())
+    if odd := [name for name in names if not isinstance(modules.get(name), nn.Linear)]:
+        raise RecipeError(f"the model has no linear layer {', '.join(odd[:3])}", where=str(folder))
+    _insert(model, names, _read_settings(told, folder), seed=0)
+    places = _peft_names(model)
+    shapes, wanted = ({name: tensor.shape for name, tensor in found.items()} for found in (saved, places))
+    if shapes != wanted:
+        odd = sorted({name for name, _ in shapes.items() ^ wanted.items()})
+        raise RecipeError(f"the adapter does not fit the model: {', '.join(odd[:3])}", where=str(folder))
     for name, place in places.items():
         place.copy_(saved[name])
+
+
+def _read_settings(told: dict[str, Any], folder: Path) -> Lora:
+    """The settings that an adapter's config tells. Raises RecipeError where it is no plain LoRA."""
+    odd = sorted(key for key, value in told.items() if value and key not in FOLLOWED | PASSED_OVER)
+    if told.get("peft_type") != "LORA":
+        odd.append("peft_type")
+    if told.get("init_lora_weights", True) not in STARTS:
+        odd.append("init_lora_weights")
+    if odd:
+        what = f"the adapter is no plain LoRA: {', '.join(f'{key}: {told.get(key)}' for key in odd)}"
+        raise RecipeError(what, where=str(folder / CONFIG), cure="load it with PEFT, merge it there, and give that model")
+    given = {key: told[key] for key in ("r", "lora_alpha", "lora_dropout", "use_rslora") if key in told}
+    return Lora(**given)

@@ -29,10 +29,14 @@ from pegbox.metrics.base import FloatArray, Metric, divide, mean, with_count
 _TRUE_POSITIVES, _PREDICTED, _TRUE = 0, 1, 2
 
 
+def _checked(references: Sequence[Any]) -> Sequence[Any]:
+    assert None not in references, "a row without a reference cannot be scored"
+    return references
+
+
 def class_counts(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
     """Statistics [n, 3 C]: per class (tp, predicted, true), classes being the sorted union of all labels in the call."""
-    assert None not in references, "a row without a reference cannot be scored"
-    labels = dict.fromkeys([*references, *(answer for answer in answers if answer is not None)])
+    labels = dict.fromkeys([*_checked(references), *(answer for answer in answers if answer is not None)])
     column = {label: index for index, label in enumerate(sorted(labels, key=str))}
     counts = np.zeros((len(references), len(column), 3))
     for row, (answer, reference) in enumerate(zip(answers, references, strict=True)):
@@ -50,7 +54,9 @@ def _by_class(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def _correct(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
-    return with_count([float(answer == reference) for answer, reference in zip(answers, references, strict=True)])
+    return with_count(
+        [float(answer == reference) for answer, reference in zip(answers, _checked(references), strict=True)]
+    )
 
 
 def _balanced_accuracy(sums: FloatArray) -> FloatArray:

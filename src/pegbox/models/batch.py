@@ -147,3 +147,12 @@ def learnt_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     unique, where = batch.places.unique(return_inverse=True)
     logits = model(**batch.inputs, use_cache=False, logits_to_keep=unique).logits[0]
     return logits if len(unique) == len(where) and bool((unique == batch.places).all()) else logits[where]
+
+
+def attends_only(model: PreTrainedModel) -> bool:
+    """True where causal attention alone mixes positions: no recurrent, convolutional or chunked layer.
+
+    Only then may rows be packed or padded on the left; padding on the right never reaches a causal model's real tokens.
+    """
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    return not model._is_stateful and kinds <= {"full_attention", "sliding_attention"}

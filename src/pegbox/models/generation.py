@@ -1,24 +1,31 @@
 """Batched greedy decoding in which each row gets the answer that it gets alone.
 
-The tokens that all prompts begin with are computed once, and their keys and values are shared by the rows. Behind them
-the rest of each prompt is padded on the left, so that every row's last token stands in the last column; positions
-count real tokens only and padding is masked. Rows that have said their stop token leave the batch.
+The tokens that all prompts begin with are computed once, and their keys and values are shared by the rows. Rows are
+padded on the left, before the shared tokens, so that every row's last token stands in the last column and the distance
+of two real tokens in columns is their distance in positions (sliding windows count columns). Positions count real
+tokens only and padding is masked. Rows that have said their stop token leave the batch. A model that left padding would
+change (recurrent, convolutional, positions from elsewhere) answers row by row instead, by Transformers' own loop.
 
 Floating-point sums depend on the shape of a batch, so a row whose two best logits were ever closer than `CLOSE` could
 have gone the other way alone: such rows are counted, not hidden.
+
+Shapes: n rows, P shared tokens, Hk key heads of width D, V the vocabulary.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
-from pegbox.models.batch import shared_prefix
+from pegbox.models.batch import attends_only, shared_prefix
 
 CLOSE = 1e-4
+
+KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass
@@ -28,6 +35,13 @@ class Answer:
     input_ids: list[int] = field(default_factory=list)
     stopped: bool = False
     margin: float = float("inf")
+
+    def add(self, token: int, margin: float, stop_ids: frozenset[int]) -> None:
+        """Note the next token, or that it was a stop token, which is not kept."""
+        self.margin = min(self.margin, margin)
+        self.stopped = token in stop_ids
+        if not self.stopped:
+            self.input_ids.append(token)
 
 
 @torch.inference_mode()
@@ -42,52 +56,59 @@ def generate(
 ) -> list[Answer]:
     """The greedy answer to each prompt (without its stop token), in the order of the prompts.
 
-    `advance` is told how many rows were finished. Prompts are token ids and not empty.
+    `advance` is told how many rows were finished. Prompts are token ids and not empty; the model is in eval mode.
     """
     assert not model.training and all(prompts)
+    if not _batches(model):
+        return [_alone(model, prompt, stop_ids, max_new_tokens, advance) for prompt in prompts]
     answers = [Answer() for _ in prompts]
-    prefix = shared_prefix(prompts) if len(prompts) > 1 else 0
-    shared = _prefill(model, prompts[0][:prefix]) if prefix else None
+    prefix = shared_prefix(prompts)
+    shared = _prefill(model, prompts[0][:prefix]) if prefix else []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        rows = _Rows(model, [list(prompts[i]) for i in chosen], prefix, shared)
+        rows = _Rows(model, [prompts[i] for i in chosen], prefix, shared)
         _decode(rows, [answers[i] for i in chosen], stop_ids, max_new_tokens)
         advance(len(chosen))
     return answers
 
 
-def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values [1, Hk, P, D] of every layer for the shared prefix."""
-    cache = DynamicCache(config=model.config)
+def _batches(model: PreTrainedModel) -> bool:
+    """True where rows padded on the left get the logits that they get alone."""
+    known = inspect.signature(model.forward).parameters
+    return attends_only(model) and {"position_ids", "past_key_values", "logits_to_keep"} <= known.keys()
+
+
+def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> KeysAndValues:
+    """Keys and values [1, Hk, P, D] of every layer for the shared prefix, of sliding layers too."""
+    cache = DynamicCache()  # without the config, which would make sliding layers forget what lies outside the window
     given = torch.tensor([list(ids)], device=model.device)
     model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    return [(keys, values) for keys, values, _ in cache]
 
 
 class _Rows:
     """The rows still being answered: their cache, which columns are real, and each row's next position."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        prompts: list[list[int]],
-        prefix: int,
-        shared: list[tuple[torch.Tensor, torch.Tensor]] | None,
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix: int, shared: KeysAndValues
     ) -> None:
-        self.model, n = model, len(prompts)
-        self.cache = DynamicCache(config=model.config)
-        for layer, (keys, values) in enumerate(shared or ()):
-            self.cache.update(keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1), layer)
-        rests = [prompt[prefix:] for prompt in prompts]
-        size = max(map(len, rests))
-        self.ids = torch.tensor([[0] * (size - len(rest)) + rest for rest in rests], device=model.device)
-        real = torch.tensor([[0] * (size - len(rest)) + [1] * len(rest) for rest in rests], device=model.device)
-        self.mask = torch.cat([real.new_ones(n, prefix), real], dim=1)
-        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, prefix:]
+        self.model, size = model, max(map(len, prompts))
+        padding = [size - len(prompt) for prompt in prompts]
+        ids = [[0] * empty + list(prompt) for empty, prompt in zip(padding, prompts, strict=True)]
+        before = torch.tensor(padding, device=model.device)[:, None]
+        columns = torch.arange(size, device=model.device)[None]
+        self.mask = (columns >= before).long()
+        self.positions = (columns - before).clamp(min=0)[:, prefix:]
+        self.ids = torch.tensor(ids, device=model.device)[:, prefix:]
+        self.cache = DynamicCache()
+        places = (columns - before).clamp(min=0)[:, :prefix]  # [n, P]: a row's column c holds token c - padding
+        for layer, (keys, values) in enumerate(shared):
+            keys, values = (kept[0][:, places].transpose(0, 1) for kept in (keys, values))  # [n, Hk, P, D]
+            self.cache.update(keys, values, layer)
 
     def logits(self) -> torch.Tensor:
-        """The logits [n, V] after the last column; the columns given are now in the cache."""
+        """The logits [n, V] after the last column, at least float32; the columns given are now in the cache."""
         out = self.model(
             input_ids=self.ids,
             attention_mask=self.mask,
@@ -96,8 +117,8 @@ class _Rows:
             use_cache=True,
             logits_to_keep=1,
         )
-        assert isinstance(out.logits, torch.Tensor)
-        return out.logits[:, -1].float()
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def append(self, tokens: torch.Tensor) -> None:
         """Give each row its next token, int64 [n]."""
@@ -111,17 +132,22 @@ class _Rows:
         self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
 
 
+def _best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+    """The likeliest token of each row, int64 [n], of equals the first; and how far the second best is behind it.
+
+    Where that is not a number (logits that are not finite) it counts as nothing, so that the row is seen to be close.
+    """
+    best = logits.topk(2, dim=-1).values
+    margins: list[float] = (best[:, 0] - best[:, 1]).nan_to_num(0.0).tolist()
+    return logits.argmax(-1), margins
+
+
 def _decode(rows: _Rows, answers: list[Answer], stop_ids: frozenset[int], max_new_tokens: int) -> None:
     for step in range(max_new_tokens):
-        best = rows.logits().topk(2, dim=-1)
-        tokens, margins = best.indices[:, 0], (best.values[:, 0] - best.values[:, 1]).tolist()
-        going = []
-        for index, (token, margin) in enumerate(zip(tokens.tolist(), margins, strict=True)):
-            answers[index].margin = min(answers[index].margin, margin)
-            answers[index].stopped = token in stop_ids
-            if not answers[index].stopped:
-                answers[index].input_ids.append(token)
-                going.append(index)
+        tokens, margins = _best(rows.logits())
+        for answer, token, margin in zip(answers, tokens.tolist(), margins, strict=True):
+            answer.add(token, margin, stop_ids)
+        going = [index for index, answer in enumerate(answers) if not answer.stopped]
         if not going or step + 1 == max_new_tokens:
             return
         rows.append(tokens)
@@ -130,16 +156,49 @@ def _decode(rows: _Rows, answers: list[Answer], stop_ids: frozenset[int], max_ne
             answers = [answers[index] for index in going]
 
 
+def _alone(
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    advance: Callable[[int], None],
+) -> Answer:
+    """The greedy answer to one prompt by Transformers' own loop, which knows every kind of cache."""
+    answer, given = Answer(), torch.tensor([list(prompt)], device=model.device)
+    own, model.generation_config = model.generation_config, _no_settings()
+    try:
+        out = model.generate(
+            given,
+            attention_mask=torch.ones_like(given),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(stop_ids) or None,
+            pad_token_id=0,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    finally:
+        model.generation_config = own
+    for logits in out.logits:
+        tokens, margins = _best(logits)
+        answer.add(int(tokens), margins[0], stop_ids)
+    advance(1)
+    return answer
+
+
 def sample(model: PreTrainedModel, prompt: Sequence[int], *, stop_ids: frozenset[int], max_new_tokens: int) -> list[int]:
-    """One answer drawn with the model's own generation settings (temperature, top_p, ...), by Transformers."""
+    """One answer drawn with the model's own generation settings (temperature, top_p, ...), by Transformers.
+
+    It draws from torch's global generator, as Transformers does: seed that for the same answer again.
+    """
+    assert not model.training
     given = torch.tensor([list(prompt)], device=model.device)
     drawn = model.generate(
         given,
         attention_mask=torch.ones_like(given),
         do_sample=True,
         max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(stop_ids),
-        pad_token_id=min(stop_ids),
+        eos_token_id=sorted(stop_ids) or None,
+        pad_token_id=min(stop_ids, default=0),
     )
     ids: list[int] = drawn[0, len(prompt) :].tolist()
     return ids[:-1] if ids and ids[-1] in stop_ids else ids

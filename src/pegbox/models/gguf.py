@@ -68,13 +68,14 @@ LAYER_TENSORS = {
 def convert(gguf_path: Path, out: Path) -> None:
     """Write the model in `gguf_path` into the folder `out`, to be loaded by Transformers as any other.
 
-    Raises RecipeError for a file that is not GGUF or holds something that cannot be carried over exactly.
+    Raises RecipeError for a file that is not GGUF or holds something that cannot be carried over exactly, OSError where
+    the folder cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     try:
-        reader = _open(gguf_path)
-        fields = {key: field.contents() for key, field in reader.fields.items()}
+        reader, fields = _open(gguf_path)
         config = _config(fields, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
         tokenizer = build_tokenizer(fields)
         settings = tokenizer_settings(fields, config["max_position_embeddings"])
@@ -82,8 +83,11 @@ def convert(gguf_path: Path, out: Path) -> None:
     except NotConvertible as refusal:
         raise RecipeError(f"the file {refusal}", where=str(gguf_path), cure=CURE) from refusal
     out.mkdir(parents=True, exist_ok=True)
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.save(str(out / "tokenizer.json"))
+    try:
+        save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, say
+        raise OSError(str(error)) from error
+    (out / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     _write_json(out / "config.json", config)
     _write_json(out / "tokenizer_config.json", settings)
     _write_json(out / "generation_config.json", _generation_config(fields))
@@ -91,15 +95,25 @@ def convert(gguf_path: Path, out: Path) -> None:
     (out / "model.safetensors").chmod((out / "config.json").stat().st_mode)
 
 
-def _open(path: Path) -> GGUFReader:
+def require_package(where: str) -> None:
+    """Raises RecipeError where the extra `gguf` is not installed."""
     try:
-        from gguf import GGUFReader
+        import gguf  # noqa: F401
     except ModuleNotFoundError as error:
-        cure = "pip install 'pegbox[gguf]'"
-        raise RecipeError("reading GGUF needs the package gguf", where=str(path), cure=cure) from error
+        raise RecipeError(
+            "reading GGUF needs the package gguf", where=where, cure="pip install 'pegbox[gguf]'"
+        ) from error
+
+
+def _open(path: Path) -> tuple[GGUFReader, dict[str, Any]]:
+    """The file, and its keys with their values."""
+    require_package(str(path))
+    from gguf import GGUFReader
+
     try:
-        return GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+        reader = GGUFReader(path)
+        return reader, {key: field.contents() for key, field in reader.fields.items()}
+    except (ValueError, IndexError, KeyError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
         raise NotConvertible(f"is no GGUF file, or not a whole one ({error})") from error
 
 
@@ -175,11 +189,10 @@ def _names(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _unpermute(weight: NDArray[np.float32], heads: int, head_dim: int) -> NDArray[np.float32]:
     """`weight` [heads * head_dim, hidden]: rows of each head from interleaved pairs to two halves."""
-    rows, hidden = weight.shape
-    if rows != heads * head_dim:
-        raise NotConvertible(f"has a query or key matrix of {rows} rows for {heads} heads of {head_dim}")
-    pairs = weight.reshape(heads, head_dim // 2, 2, hidden)
-    return pairs.swapaxes(1, 2).reshape(rows, hidden)
+    if weight.ndim != 2 or len(weight) != heads * head_dim:
+        raise NotConvertible(f"has a query or key matrix of shape {weight.shape} for {heads} heads of {head_dim}")
+    pairs = weight.reshape(heads, head_dim // 2, 2, -1)
+    return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
 def _generation_config(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,18 @@ they belong to a head that the task adds and trains.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -25,23 +29,31 @@ from transformers.utils import logging as transformers_logging
 
 from pegbox.data.records import Example
 from pegbox.errors import RecipeError
+from pegbox.kernels import linear
 from pegbox.kernels.attention import IMPLEMENTATION, register
-from pegbox.models.batch import learnt_logits, pack
+from pegbox.models.batch import attends_only, learnt_logits, pack
 
 HEADS: Mapping[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
     "sequence_classification": AutoModelForSequenceClassification,
 }
-# parameters of a new head, by Transformers' names: the only ones a checkpoint may lack
-NEW_HEAD = ("classifier.", "score.", "classification_head.", "pre_classifier.", "pooler.", "bert.pooler.")
+# how far packed logits may be from those of rows alone, as a share of the largest: the order of summation
+PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+PROBE_TOKENS = 32
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer; one without a padding token pads with its end-of-text token."""
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    """The folder's tokenizer; one without a padding token pads with its end-of-text token. Raises RecipeError."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"the tokenizer cannot be loaded: {error}", where="model") from None
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if tokenizer.pad_token_id is None:
+        cure = "name a pad_token in its tokenizer_config.json"
+        raise RecipeError("the tokenizer has no padding and no end-of-text token", where="model", cure=cure)
     return tokenizer
 
 
@@ -53,39 +65,106 @@ def load_model(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
+    kernels: bool = True,
 ) -> PreTrainedModel:
     """The folder's model with a head of the kind named, in eval mode. `labels` name the classes of a new head.
 
+    A classifier that the folder has already is kept where it has as many classes, else drawn anew. `kernels=False`
+    leaves every operation to Transformers and PyTorch.
     Raises RecipeError where the model cannot have the head or its checkpoint lacks weights.
     """
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": dtype, "ignore_mismatched_sizes": True}
     if labels:
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: index for index, label in enumerate(labels)}
-    transformers_logging.disable_progress_bar()
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # draws the new head
-        try:
-            model, info = HEADS[head].from_pretrained(str(folder), output_loading_info=True, **options)
-        except (ValueError, OSError) as error:
-            raise RecipeError(f"the model cannot be loaded as {head}: {error}", where="model") from None
-        finally:
-            transformers_logging.set_verbosity(verbosity)
-    lacking = [name for name in info["missing_keys"] if not (labels and name.startswith(NEW_HEAD))]
-    if lacking or info["mismatched_keys"]:
-        names = ", ".join(sorted(map(str, [*lacking, *info["mismatched_keys"]]))[:5])
+        torch.default_generator.manual_seed(seed)  # draws the new head
+        model, lacking, _ = _load(HEADS[head], folder, options, f"the model cannot be loaded as {head}")
+    if names := [name for name in lacking if not (labels and is_head(model, name))]:
         cure = f"give a checkpoint made for {head}"
-        raise RecipeError(f"the checkpoint lacks weights that would be random: {names}", where="model", cure=cure)
-    assert isinstance(model, PreTrainedModel)
+        what = f"the checkpoint lacks weights that would be random: {', '.join(names[:5])}"
+        raise RecipeError(what, where="model", cure=cure)
+    if head == "sequence_classification":  # decoders are pooled at the last token that is not this one
+        model.config.get_text_config().pad_token_id = load_tokenizer(folder).pad_token_id
+    if kernels:
+        linear.install(model)
     return model.to(device or torch.device("cpu")).eval()
 
 
+def kernels_of(model: PreTrainedModel) -> dict[str, str]:
+    """Which form of each operation the model computes by, for the receipt."""
+    attention = model.config._attn_implementation
+    fast = any(isinstance(module, linear.FastLinear) for module in model.modules()) and model.device.type == "cpu"
+    return {
+        "attention": "packed" if attention == IMPLEMENTATION else str(attention),
+        "linear": "onednn" if fast and torch.backends.mkldnn.is_available() else "plain",
+    }
+
+
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Put the weights that `save_pretrained` wrote for a model of this class over the model's own.
+
+    Raises RecipeError unless the folder holds every weight of the model and no other.
+    """
+    saved, lacking, beyond = _load(type(model), folder, {"dtype": model.dtype}, "the saved model cannot be loaded")
+    if odd := lacking + beyond:
+        raise RecipeError(f"the saved weights do not fit the model: {', '.join(odd[:5])}", where=str(folder))
+    model.load_state_dict(saved.state_dict())
+
+
+def is_head(model: PreTrainedModel, name: str) -> bool:
+    """True for a weight or module between the base model and a task's answer: beside the base model, or its pooler.
+
+    A language model's output layer is none: it comes with the checkpoint.
+    """
+    if model.get_output_embeddings() is not None or model.base_model is model:
+        return False
+    inside, _, rest = name.partition(".")
+    return inside != model.base_model_prefix or rest.split(".")[0] == "pooler"
+
+
+def _load(
+    kind: Any, folder: Path, options: Mapping[str, Any], complaint: str
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """The model, the names of weights that the folder lacks (or has in another shape), and of those beyond it."""
+    try:
+        with _quiet():
+            model, info = kind.from_pretrained(
+                str(folder), output_loading_info=True, trust_remote_code=False, use_safetensors=True, **options
+            )
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
+        raise RecipeError(f"{complaint}: {error}", where="model") from None
+    assert isinstance(model, PreTrainedModel)
+    lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    return model, sorted(lacking), sorted(info["unexpected_keys"])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Transformers' report of what it loaded: pegbox reads that itself. Its progress bars stay off."""
+    transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
 def max_length(folder: Path) -> int:
-    """The most tokens that the model's positions allow; a million where it has no limit."""
+    """The most tokens that the model's positions allow; a million where it has no limit.
+
+    RoBERTa and its kin count positions from behind the padding token's id, so that many of the table are never used.
+    """
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 1_000_000)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if not limit:
+        return 1_000_000
+    with _quiet(), torch.device("meta"):
+        model = AutoModel.from_config(config)
+    tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
+    unused = [t.padding_idx + 1 for t in tables if isinstance(t, nn.Embedding) and t.padding_idx is not None]
+    return int(limit) - max(unused, default=0)
 
 
 def stop_ids(folder: Path) -> list[int]:
@@ -104,41 +183,65 @@ def save_serving(
     if model.can_generate():
         config = copy.deepcopy(model.generation_config)
         config.eos_token_id = list(stops)
-        config.save_pretrained(folder)
+        # not `save_pretrained`, which refuses what many published models have: a temperature without do_sample
+        config.to_json_file(folder / "generation_config.json")
 
 
 def has_dropout(model: PreTrainedModel) -> bool:
-    """True when training draws noise, so that examples must not share a computation."""
-    drops = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
-    return drops or bool(getattr(model.config, "attention_dropout", 0.0))
+    """True when training draws noise, so that examples must not share a computation.
+
+    Besides dropout modules that is any positive number which a module keeps under a name with "drop" or "jitter" in it:
+    attention, residual and layer dropout are often applied by a function.
+    """
+    modules = list(model.modules())
+    numbers = ((name, value) for module in modules for name, value in vars(module).items() if isinstance(value, float))
+    return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules) or any(
+        value > 0 and ("drop" in name or "jitter" in name) for name, value in numbers
+    )
 
 
 @torch.no_grad()
 def enable_packing(model: PreTrainedModel, examples: Sequence[Example]) -> bool:
-    """Switch the model to pegbox's packed attention if that gives this model's own logits on these examples.
+    """Switch the model to pegbox's packed attention where that is the same maths; else leave it as it was.
 
-    Each example is computed alone by the model as it was, then all of them in a pack. A model whose layers mix
-    positions otherwise (recurrent, convolutional, relative biases) differs, is left as it was, and gets padded rows.
+    It is where causal attention alone mixes positions and that attention is all that Transformers' sdpa and flash
+    attention compute from their arguments (no soft cap, sink, bias or chunk). Then short rows made of the examples' own
+    tokens must get, in a pack, the logits that each gets alone from the model as it was.
     """
-    probes = [example for example in sorted(examples, key=len)[:4] if example.loss_weights]
+    assert not model.training
     before = model.config._attn_implementation
-    if not probes or not getattr(model, "_supports_attention_backend", False):
+    able = before == "sdpa" and model._supports_attention_backend and model._supports_flash_attn
+    if not (able and attends_only(model) and any(example.loss_weights for example in examples)):
         return False
     register()
-    device = model.device
-    alone = [model(torch.tensor([e.input_ids], device=device), use_cache=False).logits[0] for e in probes]
+    probes = _probes(model, examples)
+    alone = [model(torch.tensor([e.input_ids], device=model.device), use_cache=False).logits[0, :-1] for e in probes]
+    same = False
     try:
-        model.set_attn_implementation(IMPLEMENTATION)
-        batch = pack(probes, share_prefix=True).to(device)
-        packed = learnt_logits(model, batch)
-    except (TypeError, ValueError, RuntimeError):
-        model.set_attn_implementation(before)
-        return False
-    wanted = torch.cat([
-        logits[[t - 1 for t in range(1, len(e)) if e.loss_weights[t] > 0]] for logits, e in zip(alone, probes, strict=True)
-    ])
-    tolerance = 1e-3 if wanted.dtype == torch.float32 else 0.15
-    if (packed - wanted).abs().max() > tolerance:
-        model.set_attn_implementation(before)
-        return False
-    return True
+        # a forward or an attention that knows no pack, or refuses it, says so by one of these
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            model.set_attn_implementation(IMPLEMENTATION)
+            same = all(_packs_alike(model, probes, torch.cat(alone), share_prefix=share) for share in (False, True))
+    finally:
+        if not same:
+            model.set_attn_implementation(before)
+    return same
+
+
+def _probes(model: PreTrainedModel, examples: Sequence[Example]) -> list[Example]:
+    """Four rows of unequal length that begin alike, none longer than the longest example.
+
+    The first is longer than the model's sliding window where an example is.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
+    longest = max((example.input_ids for example in examples), key=len)
+    ids = longest[: PROBE_TOKENS + (window if len(longest) > window else 0)]
+    half = len(ids) // 2
+    rows = [ids, *(ids[:half] + ids[-count:] for count in (1, len(ids) // 4 + 1, half))]
+    return [Example("probe", row, (1.0,) * len(row)) for row in rows]
+
+
+def _packs_alike(model: PreTrainedModel, probes: list[Example], alone: torch.Tensor, *, share_prefix: bool) -> bool:
+    packed = learnt_logits(model, pack(probes, share_prefix=share_prefix).to(model.device))
+    tolerance = PROBE_TOLERANCE.get(alone.dtype, 3e-2) * alone.abs().max()
+    return packed.shape == alone.shape and bool((packed - alone).abs().max() <= tolerance)

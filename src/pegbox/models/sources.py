@@ -95,10 +95,10 @@ def _in_hub_cache(name: str) -> Path | str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        path = Path(snapshot_download(name, local_files_only=True))
+    try:  # the patterns of the download: without them its own copy counts as incomplete
+        path = Path(snapshot_download(name, local_files_only=True, allow_patterns=list(packages.MODEL_FILES)))
     except LocalEntryNotFoundError:
-        return "not in the hub cache"
+        return "not in the hub cache, or not all of it"
     fault = _fault(path)
     return f"the hub cache's copy {fault}" if fault else path
 

@@ -1,0 +1,93 @@
+"""What a person reads on the terminal: findings, tokens, the table of systems, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from pegbox.demo.run import dozen, exact_by_names
+from pegbox.finished import Run
+
+COLOURS = {"better": "bold green", "worse": "bold red", "not shown": "bold yellow"}
+
+
+def check(found: Mapping[str, Any]) -> None:
+    """The doctor's findings and the plan."""
+    console = Console()
+    for finding in found["findings"]:
+        console.print(f"[bold]{finding['severity']}[/bold] {finding['check']}: {escape(finding['message'])}")
+        console.print(f"  rows: {escape(', '.join(finding['rows'][:10]))}\n  cure: {escape(finding['cure'])}")
+    rows = ", ".join(f"{count} {name}" for name, count in found["rows"].items())
+    console.print(f"rows: {rows}\nmodel: {escape(found['model']['name'])} ({escape(found['model']['source'])})")
+    console.print(f"plan: {found['plan']['summary']}")
+
+
+def preview(examples: Sequence[Mapping[str, Any]]) -> None:
+    """Tokens; those that are trained in green, and between angle quotes where there is no colour."""
+    console = Console()
+    for example in examples:
+        console.print(Text(f"{example['id']}: {example['tokens']} tokens, {example['trained']} trained", "bold"))
+        line = Text()
+        for piece in example["pieces"]:
+            shown = piece["text"].replace("\n", "\\n\n")
+            plain = shown if console.is_terminal or piece["weight"] == 0 else f"«{shown}»"
+            line.append(plain, "dim" if piece["weight"] == 0 else "black on green")
+        console.print(line, "")
+
+
+def evaluation(found: Mapping[str, Any]) -> None:
+    """The systems with their intervals, and the verdict."""
+    console, primary = Console(), found["primary"]
+    names = list(dict.fromkeys([primary, *(name for system in found["systems"].values() for name in system)]))
+    table = Table(title=f"{found['rows']} test rows; 95 % intervals", title_justify="left")
+    table.add_column("system")
+    for name in names:
+        table.add_column(f"{name} (primary)" if name == primary else name, justify="right")
+    order = sorted(found["systems"], key=lambda name: name == "tuned")
+    for system in order:
+        cells = [_interval(found["systems"][system].get(name)) for name in names]
+        table.add_row(system, *cells, style="bold" if system == "tuned" else "")
+    console.print(table)
+    least = found["comparison"]
+    console.print(Text(f"verdict: {found['verdict']}", COLOURS[found["verdict"]]))
+    difference = _interval({"value": least["difference"], "low": least["low"], "high": least["high"]})
+    console.print(f"tuned - {least['against']} (least favourable), {primary}: {difference}, p = {least['p_value']:.4f}")
+    console.print(escape(found["reason"]))
+
+
+def _interval(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    value, low, high = (("?" if found[key] is None else f"{found[key]:.3f}") for key in ("value", "low", "high"))
+    return f"{value} [dim]({low} .. {high})[/dim]"
+
+
+def verdict(run: Run) -> None:
+    """The end of a run."""
+    evaluation(run.evaluation)
+    Console().print(f"report: {escape(str(run.path / 'report.html'))}\nmodel:  {escape(str(run.folder.model))}")
+
+
+def demo(run: Run) -> None:
+    """A dozen commands before and after, the table, the verdict."""
+    console = Console()
+    for row in dozen(run):
+        right = row["answers"]["tuned"].strip() == row["reference"].strip()
+        console.print(f"[bold]{escape(row['input'])}[/bold]")
+        console.print(f"  before  {escape(_short(row['answers']['base']))}", style="dim")
+        console.print(f"  after   {escape(_short(row['answers']['tuned']))}", style="green" if right else "red")
+        if not right:
+            console.print(f"  right   {escape(row['reference'])}")
+    verdict(run)
+    for names, (right, rows) in exact_by_names(run).items():
+        console.print(f"exact answers, {names}: {right} of {rows}")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 100 else line[:99] + "…"
