@@ -1,4 +1,4 @@
-"""What every test may rely on: no hub, no more threads than the machine of the tests has cores, the same examples each run.
+"""What every test may rely on: no hub, one thread a process (the models are tiny, and two test processes run beside each other), the same examples each run.
 
 The variables are set before anything imports torch or Transformers (which read them once), and child processes inherit them.
 """
@@ -10,7 +10,7 @@ import os
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 settings.register_profile("pegbox", deadline=None, derandomize=True)

@@ -70,14 +70,16 @@ class Run:
     def load_base(self) -> PreTrainedModel:
         """The untouched model, fresh from where it came."""
         device = runtime.find_device()
-        return models.load_model(self.base_folder, self.task.head, labels=self.task.labels, seed=self.recipe.seed, device=device)
+        return models.load_model(
+            self.base_folder, self.task.head, labels=self.task.labels, seed=self.recipe.seed, device=device
+        )
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The tuned model as it was saved, in eval mode."""
         model = self.load_base()
         METHODS[self.recipe.method.kind].restore(model, self.recipe.method, self.folder.model)
-        return model.eval()
+        return model
 
     def predict(self, rows: Iterable[Mapping[str, Any]]) -> list[Any]:
         """The tuned model's answers to rows in the form of the training rows; their answers are not needed.

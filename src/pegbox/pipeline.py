@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from pegbox import runtime
@@ -69,12 +70,19 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
     runtime.tune_allocator()
     source, task, data = read_rows(recipe)
     recipe = with_defaults(recipe, task, data)
-    device = runtime.find_device()
+    device, method = runtime.find_device(), METHODS[recipe.method.kind]
+    bf16 = runtime.use_bf16(device, recipe.train.bf16)
     model = models.load_model(
-        source.path, task.head, labels=task.labels, seed=recipe.seed, device=device, kernels=kernels
+        source.path,
+        task.head,
+        labels=task.labels,
+        seed=recipe.seed,
+        dtype=torch.bfloat16 if bf16 and method.FREEZES else torch.float32,
+        device=device,
+        kernels=kernels,
     )
     packed = kernels and models.enable_packing(model, data.train)
-    METHODS[recipe.method.kind].prepare(model, recipe.method, recipe.seed)
+    method.prepare(model, recipe.method, recipe.seed)
     quiet = not models.has_dropout(model) and getattr(recipe.method, "lora_dropout", 0.0) == 0
     plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=quiet)
     return Ready(recipe, source, task, data, model, plan)
@@ -140,9 +148,12 @@ def train(
 
     Raises RecipeError, DataError (both before anything is written) and TrainingError.
     """
-    path = Path(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
-    RunFolder.refuse_used(path)
     with runtime.joined_ranks() as ranks:
+        if run_dir is None and ranks.world > 1:
+            raise RecipeError("several processes need one run folder", cure="give it with --run-dir")
+        path = Path(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+        if ranks.is_first:
+            RunFolder.refuse_used(path)
         loaded = load_recipe(recipe, overrides)
         return _run(loaded, ranks, kernels, lambda ready: (_begin(path, ready, ranks), TrainState()))
 
@@ -168,9 +179,7 @@ def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
         return _run(recipe, ranks, kernels, lambda ready: (folder, state))
 
 
-def _run(
-    recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], tuple[RunFolder, TrainState]]
-) -> Run:
+def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], tuple[RunFolder, TrainState]]) -> Run:
     """All steps. The trained model is let go of before the models of the evaluation are loaded from disk."""
     ready = get_ready(recipe, kernels=kernels)
     folder, state = begin(ready)

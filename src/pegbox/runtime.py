@@ -83,11 +83,11 @@ def peak_memory(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together."""
+    """This process among those that train together; `device` is where collectives of plain numbers happen."""
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
 
     @property
     def is_first(self) -> bool:
@@ -126,16 +126,19 @@ class Ranks:
             dist.barrier()
 
 
+ALONE = Ranks()
+
+
 @contextlib.contextmanager
 def joined_ranks() -> Iterator[Ranks]:
     """The ranks that torchrun started (gloo on a CPU, nccl on GPUs), or the one process there is."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Ranks()
+        yield ALONE
         return
     device = find_device()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), world, device if device.type == "cuda" else torch.device("cpu"))
+        yield Ranks(dist.get_rank(), world, str(device) if device.type == "cuda" else "cpu")
     finally:
         dist.destroy_process_group()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -18,10 +17,12 @@ from hassil.recognize import RecognizeResult, recognize_all, recognize_best
 import pegbox
 from pegbox.demo.house import INSTRUCTION, SPLITS, HouseRow, HouseSample, sample_rows
 from pegbox.demo.names import Names, names_for
-from pegbox.demo.wording import Wording
 from pegbox.errors import RecipeError
 
-COUNTS = {"train": 240, "validation": 16, "test": 80}
+COUNTS = {
+    "en": {"train": 150, "validation": 12, "test": 70},
+    "de": {"train": 150, "validation": 5, "test": 60},
+}
 # A room that no command names: what the recogniser takes from the context is not in the words.
 CONTEXT = "the speaker's own room"
 
@@ -33,7 +34,7 @@ def language(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def sample(language: str) -> HouseSample:
-    return sample_rows(language, COUNTS, seed=7)
+    return sample_rows(language, COUNTS[language], seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +44,17 @@ def names(language: str) -> Names:
 
 @pytest.fixture(scope="module")
 def readings(language: str, names: Names, sample: HouseSample) -> dict[str, list[RecognizeResult]]:
-    """All that hassil as published makes of some commands of each split, its own best first: the oracle."""
+    """What hassil as published makes of a command, its own best first: the oracle. Of test rows all that it can make."""
     data = home_assistant_intents.get_intents(language)
     assert data is not None
     intents, lists = Intents.from_dict(data), house_lists(names)
     found = {}
-    for row in sample.split("train")[::8] + sample.split("validation")[::4] + sample.split("test")[::2]:
+    for row in sample.rows:
         arguments: dict[str, Any] = {"slot_lists": lists, "intent_context": {"area": CONTEXT}, "language": language}
         best = recognize_best(row.command, intents, **arguments)
         assert best is not None, row
-        found[row.command] = [best, *recognize_all(row.command, intents, **arguments)]
+        others = recognize_all(row.command, intents, **arguments) if row.split == "test" else []
+        found[row.command] = [best, *others]
     return found
 
 
@@ -83,9 +85,9 @@ def named(row: HouseRow, names: Names) -> set[str]:
     return {answer[slot] for slot in known if answer.get(slot) in known[slot]}
 
 
-def test_every_split_has_exactly_the_rows_asked_for(sample: HouseSample) -> None:
-    assert {split: len(sample.split(split)) for split in SPLITS} == COUNTS
-    assert len(sample.rows) == sum(COUNTS.values())
+def test_every_split_has_exactly_the_rows_asked_for(language: str, sample: HouseSample) -> None:
+    assert {split: len(sample.split(split)) for split in SPLITS} == COUNTS[language]
+    assert len(sample.rows) == sum(COUNTS[language].values())
 
 
 def test_no_command_occurs_twice_and_no_template_in_two_splits(sample: HouseSample) -> None:
@@ -100,28 +102,33 @@ def test_every_intent_of_the_test_rows_is_trained(sample: HouseSample) -> None:
     assert len(trained) >= 40
 
 
+def test_few_training_rows_leave_few_intents_to_test() -> None:
+    few = sample_rows("sv", {"train": 12, "test": 15})
+    trained = {row.intent for row in few.split("train")}
+    assert len(trained) == 12 and {row.intent for row in few.split("test")} <= trained
+
+
 def test_training_uses_every_template_once_before_any_twice(sample: HouseSample) -> None:
-    assert len({row.template for row in sample.split("train")}) == COUNTS["train"]
+    train = sample.split("train")
+    assert len({row.template for row in train}) == len(train)
 
 
 def test_hassil_reads_every_command_as_its_answer_by_its_template(
     sample: HouseSample, readings: dict[str, list[RecognizeResult]]
 ) -> None:
     """Against all intents with numbers in words too, where the sampler leaves out what cannot match."""
-    rows = [row for row in sample.rows if row.command in readings]
-    assert len(rows) > 70
-    for row in rows:
+    for row in sample.rows:
         best = readings[row.command][0]
         assert json.loads(row.answer) == answer_of(best), row
         assert row.template == template_of(best), row
 
 
-def test_no_template_yields_a_command_of_another_split(
+def test_no_template_of_another_split_yields_a_test_command(
     sample: HouseSample, readings: dict[str, list[RecognizeResult]]
 ) -> None:
     side = {row.template: row.split for row in sample.rows}
     for row in sample.rows:
-        for result in readings.get(row.command, []):
+        for result in readings[row.command]:
             if answer_of(result) == json.loads(row.answer):
                 assert side.get(template_of(result), row.split) == row.split, row
 
@@ -151,12 +158,13 @@ def test_about_half_of_the_test_rows_that_name_something_name_something_unseen(
     sample: HouseSample, names: Names
 ) -> None:
     naming = [row for row in sample.split("test") if named(row, names)]
-    assert len(naming) > 30
-    assert 0.3 < sum(row.unseen_names for row in naming) / len(naming) < 0.7
+    assert len(naming) >= 30
+    # More than half, for so few training rows do not say every name that they may.
+    assert 0.4 < sum(row.unseen_names for row in naming) / len(naming) < 0.8
 
 
-def test_the_rows_depend_on_the_seed_and_on_nothing_else() -> None:
-    counts = {"train": 45, "validation": 5, "test": 15}
+def test_processes_with_other_hash_seeds_draw_the_same_rows() -> None:
+    counts = {"train": 30, "validation": 5, "test": 10}
     program = (
         "from pegbox.demo.house import sample_rows\n"
         "import hashlib\n"
@@ -172,19 +180,43 @@ def test_the_rows_depend_on_the_seed_and_on_nothing_else() -> None:
         for hash_seed in ("1", "2")
     ]
     one, two = (process.communicate(timeout=60)[0].strip() for process in processes)
-    here, other = (
-        hashlib.sha256(repr(sample_rows("en", counts, seed=seed).rows).encode()).hexdigest() for seed in (5, 6)
-    )
-    assert one == two == here != other
+    assert one == two != ""
 
 
-@pytest.mark.parametrize("other", ["fr", "ja", "zh-CN", "tr"])
+def test_another_seed_draws_other_rows() -> None:
+    one, two, again = (sample_rows("sv", {"train": 20}, seed=seed).rows for seed in (5, 6, 5))
+    assert one == again != two
+
+
+def test_a_sentence_that_two_splits_or_two_intents_can_say_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its adverb every window template says the same; both intents know how to shut a door."""
+    adverbs = ["slowly", "gently", "quickly", "fully", "partly", "really", "kindly", "simply", "finally", "carefully"]
+    opening = [f"open [{adverb}] the {{area}} window" for adverb in adverbs]
+    shutting = ["shut the {area} door", "lock [and bolt] the {area} door"]
+    grammar = {
+        "language": "en",
+        "intents": {
+            "OpenWindow": {"data": [{"sentences": opening}]},
+            "ShutDoor": {"data": [{"sentences": shutting}]},
+            "LockDoor": {"data": [{"sentences": shutting[1:]}]},
+        },
+    }
+    monkeypatch.setattr(home_assistant_intents, "get_intents", lambda language: grammar)
+    sample = sample_rows("en", {"train": 12, "validation": 1, "test": 4})
+    assert sample.dropped["fits a template of another split"] > 0 and sample.dropped["no meaning, or several"] > 0
+    for row in sample.rows:
+        assert not row.command.startswith("lock")
+        if row.intent == "OpenWindow":
+            assert row.command.split()[1] in adverbs and f"[{row.command.split()[1]}]" in row.template
+
+
+@pytest.mark.parametrize("other", ["ja", "zh-HK", "tr", "he"])
 def test_languages_without_names_of_their_own_are_sampled_too(other: str) -> None:
     sample = sample_rows(other, {"train": 20, "validation": 3, "test": 6})
     assert [len(sample.split(split)) for split in SPLITS] == [20, 3, 6]
 
 
-@pytest.mark.parametrize("unknown", ["tlh", "../data/en", "", "EN"])
+@pytest.mark.parametrize("unknown", ["tlh", "../data/en", ""])
 def test_an_unknown_language_is_refused_with_those_there_are(unknown: str) -> None:
     with pytest.raises(RecipeError, match=r"choose one of .*de, .*en, ") as raised:
         sample_rows(unknown, {"train": 10})
@@ -206,23 +238,3 @@ def test_the_instruction_is_short_and_tells_the_form_but_no_intent() -> None:
     assert set(INSTRUCTION) == {"en", "de"}
     for text in INSTRUCTION.values():
         assert "JSON" in text and "Hass" not in text and len(text.split()) <= 25
-
-
-@pytest.mark.parametrize(
-    ("spoken", "allowed", "said"),
-    [
-        ("en", "is all the light on", "are all the lights on"),
-        ("en", "set a 2-hours timer", "set a 2-hour timer"),
-        ("en", "timer for 2-hour 5 second", "timer for 2 hours and 5 seconds"),
-        ("en", "turn the light on at the library", "turn the light on in the library"),
-        ("en", "turn on the kitchen light", "turn on the kitchen light"),
-        ("en", "is there the front door locked", "is the front door locked"),
-        ("de", "schalte des Stehlampe an Küche aus", "schalte die Stehlampe an in der Küche aus"),
-        ("de", "das Licht in der Bad", "das Licht im Bad"),
-        ("de", "ist den Tresor verriegelt", "ist der Tresor verriegelt"),
-        ("de", "Timer für 5 Minute 3 Sekunde", "Timer für 5 Minuten und 3 Sekunden"),
-        ("fr", "allume la lumière", "allume la lumière"),
-    ],
-)
-def test_wording_mends_agreement_articles_and_prepositions(spoken: str, allowed: str, said: str) -> None:
-    assert Wording(spoken, names_for(spoken)).mend(allowed) == said

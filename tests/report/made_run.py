@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from page_reader import Element, read_page
 
 from pegbox.evaluation.score import score
 from pegbox.recipe import Recipe, dump, validate
+from pegbox.report.html import report
 from pegbox.runs.folder import RunFolder
 
 RIVALS = ("trivial", "base", "base_few_shot", "permuted")
@@ -53,7 +55,9 @@ def evaluation(
     }
 
 
-def lines_of(answers: Mapping[str, Sequence[Any]], references: Sequence[Any], inputs: Sequence[str]) -> list[dict[str, Any]]:
+def lines_of(
+    answers: Mapping[str, Sequence[Any]], references: Sequence[Any], inputs: Sequence[str]
+) -> list[dict[str, Any]]:
     """The lines of `predictions.jsonl`, every row a unit of its own."""
     return [
         {"id": f"rows.jsonl:{i + 1}", "input": inputs[i], "reference": references[i], "unit": i}
@@ -133,7 +137,15 @@ LOG: tuple[dict[str, Any], ...] = tuple(
     line
     for step in range(1, 10)
     for line in (
-        {"step": step, "epoch": step / 9, "loss": 1.6 / step, "learning_rate": 1e-3, "grad_norm": 1.0, "tokens": 784, "rows": 16},
+        {
+            "step": step,
+            "epoch": step / 9,
+            "loss": 1.6 / step,
+            "learning_rate": 1e-3,
+            "grad_norm": 1.0,
+            "tokens": 784,
+            "rows": 16,
+        },
         {"step": step, "split": "validation", "loss": 0.1 + abs(step - 6) / 10 + 0.005},
     )[: 2 if step % 2 == 0 else 1]
 )
@@ -166,7 +178,14 @@ def make_run(
     folder.write_json("receipt.json", RECEIPT | rows | receipt)
     folder.write_json("data.json", {"findings": list(findings)})
     folder.write_lines("metrics.jsonl", log)
-    folder.write_lines("timing.jsonl", [{"step": step, "seconds": 9.702, "tokens_per_second": 80.0} for step in range(1, 11)])
+    folder.write_lines(
+        "timing.jsonl", [{"step": step, "seconds": 9.702, "tokens_per_second": 80.0} for step in range(1, 11)]
+    )
     folder.write_lines("predictions.jsonl", lines)
     folder.write_json("evaluation.json", scored(lines, recipe) if found is None else found)
     return folder
+
+
+def page_of(path: Path, recipe: Recipe, lines: list[dict[str, Any]], *given: Any, **more: Any) -> Element:
+    """The report of a run that is made for it."""
+    return read_page(report(make_run(path / "run", recipe, lines, *given, **more), recipe))

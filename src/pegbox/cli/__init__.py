@@ -6,13 +6,14 @@ message with its cure and the error's exit code, never in a traceback.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import sys
 
 from pegbox.cli.commands import app
-from pegbox.errors import PegboxError
+from pegbox.errors import PegboxError, TrainingError
 
 
 def main() -> None:
@@ -23,10 +24,18 @@ def main() -> None:
     try:
         app()
     except PegboxError as error:
+        if os.environ.get("RANK", "0") != "0":
+            sys.exit(error.exit_code)  # the first rank tells
         if "--json" in sys.argv:
             told = {"what": error.what, "where": error.where, "cure": error.cure, "exit_code": error.exit_code}
             print(json.dumps({"error": told}))
         print(f"pegbox: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        cure = "free some space, then go on with `pegbox train --resume`"
+        print(f"pegbox: the disk is full ({error.filename})\n  cure: {cure}", file=sys.stderr)
+        sys.exit(TrainingError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -74,7 +74,9 @@ def train(
     run_dir: Annotated[Path | None, typer.Option(help="must be new or empty; default: runs/<time>")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="go on with a run")] = None,
     require_better: Annotated[bool, typer.Option(help='exit with 5 unless the verdict is "better"')] = False,
-    no_kernels: Annotated[bool, typer.Option("--no-kernels", help="plain operations only: slower, for comparison")] = False,
+    no_kernels: Annotated[
+        bool, typer.Option("--no-kernels", help="plain operations only: slower, for comparison")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train, evaluate and judge: the whole pipeline."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +19,7 @@ COLOURS = {"better": "bold green", "worse": "bold red", "not shown": "bold yello
 
 def check(found: Mapping[str, Any]) -> None:
     """The doctor's findings and the plan."""
-    console = Console()
+    console = Console(soft_wrap=True)
     for finding in found["findings"]:
         console.print(f"[bold]{finding['severity']}[/bold] {finding['check']}: {escape(finding['message'])}")
         console.print(f"  rows: {escape(', '.join(finding['rows'][:10]))}\n  cure: {escape(finding['cure'])}")
@@ -29,20 +30,20 @@ def check(found: Mapping[str, Any]) -> None:
 
 def preview(examples: Sequence[Mapping[str, Any]]) -> None:
     """Tokens; those that are trained in green, and between angle quotes where there is no colour."""
-    console = Console()
+    console = Console(soft_wrap=True)
     for example in examples:
         console.print(Text(f"{example['id']}: {example['tokens']} tokens, {example['trained']} trained", "bold"))
         line = Text()
-        for piece in example["pieces"]:
-            shown = piece["text"].replace("\n", "\\n\n")
-            plain = shown if console.is_terminal or piece["weight"] == 0 else f"«{shown}»"
-            line.append(plain, "dim" if piece["weight"] == 0 else "black on green")
+        for trained, pieces in groupby(example["pieces"], key=lambda piece: piece["weight"] > 0):
+            shown = "".join(piece["text"] for piece in pieces).replace("\n", "\\n\n")
+            quoted = f"«{shown}»" if trained and not console.is_terminal else shown
+            line.append(quoted, "black on green" if trained else "dim")
         console.print(line, "")
 
 
 def evaluation(found: Mapping[str, Any]) -> None:
     """The systems with their intervals, and the verdict."""
-    console, primary = Console(), found["primary"]
+    console, primary = Console(soft_wrap=True), found["primary"]
     names = list(dict.fromkeys([primary, *(name for system in found["systems"].values() for name in system)]))
     table = Table(title=f"{found['rows']} test rows; 95 % intervals", title_justify="left")
     table.add_column("system")
@@ -75,7 +76,7 @@ def verdict(run: Run) -> None:
 
 def demo(run: Run) -> None:
     """A dozen commands before and after, the table, the verdict."""
-    console = Console()
+    console = Console(soft_wrap=True)
     for row in dozen(run):
         right = row["answers"]["tuned"].strip() == row["reference"].strip()
         console.print(f"[bold]{escape(row['input'])}[/bold]")

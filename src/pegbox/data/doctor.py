@@ -118,7 +118,9 @@ def too_long(lengths: Mapping[str, int], limit: int, truncation: str) -> Iterato
         cure = "raise data.max_length, as far as the model allows, or shorten them"
         yield Finding("too_long", "note", tuple(lengths), message + "; dropped", cure)
     else:
-        cure = "raise data.max_length, as far as the model allows, shorten them, or drop them with data.truncation: drop"
+        cure = (
+            "raise data.max_length, as far as the model allows, shorten them, or drop them with data.truncation: drop"
+        )
         yield Finding("too_long", "error", tuple(lengths), message, cure)
 
 

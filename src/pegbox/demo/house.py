@@ -37,7 +37,7 @@ INSTRUCTION: Mapping[str, str] = MappingProxyType(
 
 SPLITS = ("train", "validation", "test")
 _SHARES = {"test": 0.2, "validation": 0.08}  # of an intent's templates; the rest is for training
-_UNSEEN_NAMES = 0.4  # of the rooms, floors and devices
+_UNSEEN_NAMES = 0.25  # of the rooms, floors and devices
 _UNSEEN_ROWS = 0.5  # of the test rows
 _MANY = 40  # templates that are enough for a thousand rows
 _ATTEMPTS = 8  # draws before a template has nothing more to say

@@ -1,10 +1,10 @@
 """What the demo's house is made of: rooms, floors, devices, and what people say, write on lists and set timers for.
 
-All invented here. The grammar of `house.py` leaves these lists open: an installation fills in its own rooms and devices.
-A device belongs to a domain (light, cover, ...), and the grammar lets only some domains be opened, dimmed or sung to.
-No name is a word of the grammar itself, else a command would have two readings and be dropped.
-German rooms stand in the locative ("in der Küche") and devices with their article ("der Ventilator"):
-`wording.py` needs both to inflect what is put around them; the name itself is what follows.
+All invented here. The published grammar leaves these lists open: an installation fills in its own rooms and devices.
+A device belongs to a domain (light, cover, ...), and the grammar lets only some domains be opened, dimmed or locked.
+Few names are words of the grammar itself, for a command that has two readings is dropped.
+Places stand with their preposition ("in der Küche"), devices with their article ("the safe"): `wording.py` needs both
+to put right what stands around them; the name itself is what follows.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pegbox.finished import Run
 from pegbox.runs.folder import RunFolder
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-ROWS = {"train": 900, "validation": 48, "test": 200}
+ROWS = {"train": 1200, "validation": 40, "test": 160}
 SHOWN = 12
 
 
@@ -29,7 +29,7 @@ def recipe(rows: Path, language: str) -> dict[str, Any]:
             "instruction": INSTRUCTION.get(language, INSTRUCTION["en"]),
         },
         "method": {"kind": "lora", "r": 16},
-        "train": {"num_train_epochs": 2, "learning_rate": 1e-3, "batch_size": 16, "eval_steps": 28},
+        "train": {"num_train_epochs": 1, "learning_rate": 3e-3, "batch_size": 8, "eval_steps": 30},
         "evaluate": {"primary": "exact_match"},
     }
 

@@ -51,6 +51,10 @@ class Pack:
         rows = starts[:, None] + torch.minimum(columns[None], sizes[:, None] - 1)
         return cls(prefix, sizes.to(device), rows.to(device), real.flatten().nonzero()[:, 0].to(device))
 
+    def to(self, device: torch.device) -> Pack:
+        """The layout on a device."""
+        return Pack(self.prefix, self.lengths.to(device), self.rows.to(device), self.slots.to(device))
+
     def visible(self, window: int | None) -> torch.Tensor:
         """bool [n, 1, S, P + S]: which keys (prefix, then own row) each query of a row sees."""
         n, size = self.rows.shape
@@ -92,8 +96,8 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(groups, dim=1) if groups > 1 else t for t in (key, value))
     p, n = pack.prefix, len(pack.rows)
-    q, k, v = (t[0].index_select(1, pack.rows.flatten()).unflatten(1, pack.rows.shape) for t in (query, key, value))
-    q, k, v = (t.transpose(0, 1) for t in (q, k, v))  # [n, H, S, D]
+    q, k, v = (t[0].index_select(1, pack.rows.flatten()) for t in (query, key, value))
+    q, k, v = (t.view(len(t), *pack.rows.shape, t.shape[-1]).transpose(0, 1) for t in (q, k, v))  # [n, H, S, D]
     if p == 0 and window is None:
         out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout)
     else:

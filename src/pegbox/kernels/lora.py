@@ -32,7 +32,7 @@ class _LoraProduct(torch.autograd.Function):
         out = product(rows, weight, bias).addmm_(inner, lora_b.t(), alpha=scaling)
         ctx.save_for_backward(rows, weight, lora_a, lora_b, inner)
         ctx.scaling, ctx.shape = scaling, x.shape
-        return out.unflatten(0, x.shape[:-1])
+        return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

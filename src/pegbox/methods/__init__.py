@@ -15,6 +15,7 @@ class MethodModule(Protocol):
     """What the file of a method offers; `settings` is its class in the recipe."""
 
     LEARNING_RATE: float
+    FREEZES: bool  # the base does not learn, so that it may be held in bfloat16
 
     def prepare(self, model: PreTrainedModel, settings: Any, seed: int) -> None:
         """Change the model in place so that just the weights that learn require a gradient."""

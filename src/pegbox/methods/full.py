@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from pegbox.models.load import load_weights
 
 LEARNING_RATE = 2e-5  # the usual order for full fine-tuning (Devlin et al. 2019: 2e-5 to 5e-5)
+FREEZES = False
 
 
 def prepare(model: PreTrainedModel, settings: Any, seed: int) -> None:

@@ -27,10 +27,11 @@ from transformers import PreTrainedModel
 from pegbox.errors import RecipeError
 from pegbox.kernels.linear import FastLinear, applies
 from pegbox.kernels.lora import lora_linear
-from pegbox.models.load import is_head
+from pegbox.models.load import is_head, output_layer
 from pegbox.recipe import Lora
 
 LEARNING_RATE = 2e-4
+FREEZES = True
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # PEFT's names on disk
 # What `restore` follows of an adapter's config, and what it may pass over, because the tensors' names tell it or it
@@ -47,7 +48,7 @@ class LoraLinear(nn.Module):
 
     def __init__(self, base: nn.Linear, settings: Lora, generator: torch.Generator) -> None:
         super().__init__()
-        self.weight, self.bias = base.weight, base.bias
+        self.weight, self.bias, self.training = base.weight, base.bias, base.training
         self.fast = isinstance(base, FastLinear)  # the layer in whose place this one stands computed by a kernel
         self.scaling, self.dropout = scaling(settings), settings.lora_dropout
         bound = 1 / math.sqrt(base.in_features)  # kaiming_uniform with a = sqrt(5), as nn.Linear and PEFT draw it
@@ -84,16 +85,22 @@ def new_heads(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The modules between the base model and a task's answer, which learn whole (PEFT's `modules_to_save`), by name."""
     inside = ((f"{model.base_model_prefix}.{name}", child) for name, child in model.base_model.named_children())
     children = dict((*model.named_children(), *inside))
-    return {name: child for name, child in children.items() if is_head(model, name) and any(child.parameters())}
+    return {name: child for name, child in children.items() if is_head(model, name) and _has_weights(child)}
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
 
 
 def targets(model: PreTrainedModel, settings: Lora) -> list[str]:
     """The names of the linear layers that get an update. Raises RecipeError where none has a name that is asked for."""
-    output, heads = model.get_output_embeddings(), new_heads(model)
+    output, heads = output_layer(model), new_heads(model)
     linears = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not output and not any(f"{name}.".startswith(f"{h}.") for h in heads)
+        if isinstance(module, nn.Linear)
+        and module is not output
+        and not any(f"{name}.".startswith(f"{h}.") for h in heads)
     ]
     if settings.target_modules == "all-linear":
         found, missed = linears, [] if linears else ["all-linear"]
@@ -103,8 +110,8 @@ def targets(model: PreTrainedModel, settings: Lora) -> list[str]:
         missed = [suffix for suffix in wanted if not any(_is_called(name, suffix) for name in found)]
     if missed:
         candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
-        what = f"no linear layer of the model is called {', '.join(missed)}" if linears else "the model has no linear layer"
-        cure = f"choose among {candidates}, or all-linear" if linears else "use method: full"
+        what = f"no linear layer of the model is called {', '.join(missed)}"
+        cure = f"choose among {candidates}, or all-linear" if linears else "it has none at all: use method: full"
         raise RecipeError(what, where="method.target_modules", cure=cure)
     return found
 
@@ -200,6 +207,10 @@ def _read_settings(told: dict[str, Any], folder: Path) -> Lora:
         odd.append("init_lora_weights")
     if odd:
         what = f"the adapter is no plain LoRA: {', '.join(f'{key}: {told.get(key)}' for key in odd)}"
-        raise RecipeError(what, where=str(folder / CONFIG), cure="load it with PEFT, merge it there, and give that model")
-    given = {key: told[key] for key in ("r", "lora_alpha", "lora_dropout", "use_rslora") if key in told}
-    return Lora(**given)
+        cure = "load it with PEFT, merge it there, and give the merged model"
+        raise RecipeError(what, where=str(folder / CONFIG), cure=cure)
+    try:
+        optional = {key: told[key] for key in ("lora_dropout", "use_rslora") if key in told}
+        return Lora(r=told["r"], lora_alpha=told["lora_alpha"], **optional)
+    except (KeyError, ValueError) as error:
+        raise RecipeError(f"the adapter's config cannot be followed: {error}", where=str(folder / CONFIG)) from None

@@ -41,10 +41,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        if self.layout is not None:
-            p = self.layout
-            moved["layout"] = Pack(p.prefix, p.lengths.to(device), p.rows.to(device), p.slots.to(device))
+        movable = (torch.Tensor, Pack)
+        moved: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, movable)}
         return replace(self, **moved)
 
     @property
@@ -112,7 +110,7 @@ def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
     """How many first tokens all rows have in common, leaving each row at least one of its own."""
     if len(rows) < 2:
         return 0
-    low, high = min(rows), max(rows)  # of sorted rows the first and the last differ earliest
+    low, high = min(map(tuple, rows)), max(map(tuple, rows))  # of sorted rows the first and the last differ earliest
     limit = min(len(row) for row in rows) - 1
     for index in range(limit):
         if low[index] != high[index]:
@@ -142,10 +140,10 @@ def learnt_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     In a pack only those are computed; a place that predicts for several examples is computed once.
     """
     if batch.layout is None:
-        logits = model(**batch.inputs, use_cache=False).logits
-        return logits.flatten(0, 1).index_select(0, batch.places)
-    unique, where = batch.places.unique(return_inverse=True)
-    logits = model(**batch.inputs, use_cache=False, logits_to_keep=unique).logits[0]
+        every: torch.Tensor = model(**batch.inputs, use_cache=False).logits
+        return every.flatten(0, 1).index_select(0, batch.places)
+    unique, where = torch.unique(batch.places, return_inverse=True)
+    logits: torch.Tensor = model(**batch.inputs, use_cache=False, logits_to_keep=unique).logits[0]
     return logits if len(unique) == len(where) and bool((unique == batch.places).all()) else logits[where]
 
 

@@ -17,10 +17,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
+from pegbox.kernels.growing_cache import growing_cache
 from pegbox.models.batch import attends_only, shared_prefix
 
 CLOSE = 1e-4
@@ -84,7 +86,7 @@ def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> KeysAndValues:
     cache = DynamicCache()  # without the config, which would make sliding layers forget what lies outside the window
     given = torch.tensor([list(ids)], device=model.device)
     model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return [(keys, values) for keys, values, _ in cache]
+    return [(keys, values) for keys, values, *_ in cache]
 
 
 class _Rows:
@@ -101,7 +103,7 @@ class _Rows:
         self.mask = (columns >= before).long()
         self.positions = (columns - before).clamp(min=0)[:, prefix:]
         self.ids = torch.tensor(ids, device=model.device)[:, prefix:]
-        self.cache = DynamicCache()
+        self.cache = growing_cache()
         places = (columns - before).clamp(min=0)[:, :prefix]  # [n, P]: a row's column c holds token c - padding
         for layer, (keys, values) in enumerate(shared):
             keys, values = (kept[0][:, places].transpose(0, 1) for kept in (keys, values))  # [n, Hk, P, D]
@@ -165,9 +167,10 @@ def _alone(
 ) -> Answer:
     """The greedy answer to one prompt by Transformers' own loop, which knows every kind of cache."""
     answer, given = Answer(), torch.tensor([list(prompt)], device=model.device)
-    own, model.generation_config = model.generation_config, _no_settings()
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # else its penalties would be merged in
     try:
-        out = model.generate(
+        out = _transformers(model).generate(
             given,
             attention_mask=torch.ones_like(given),
             max_new_tokens=max_new_tokens,
@@ -185,14 +188,21 @@ def _alone(
     return answer
 
 
-def sample(model: PreTrainedModel, prompt: Sequence[int], *, stop_ids: frozenset[int], max_new_tokens: int) -> list[int]:
+def _transformers(model: PreTrainedModel) -> Any:
+    """The model with its own `generate`, which the type of its class does not tell."""
+    return model
+
+
+def sample(
+    model: PreTrainedModel, prompt: Sequence[int], *, stop_ids: frozenset[int], max_new_tokens: int
+) -> list[int]:
     """One answer drawn with the model's own generation settings (temperature, top_p, ...), by Transformers.
 
     It draws from torch's global generator, as Transformers does: seed that for the same answer again.
     """
     assert not model.training
     given = torch.tensor([list(prompt)], device=model.device)
-    drawn = model.generate(
+    drawn = _transformers(model).generate(
         given,
         attention_mask=torch.ones_like(given),
         do_sample=True,

@@ -88,7 +88,9 @@ def load_model(
         model.config.get_text_config().pad_token_id = load_tokenizer(folder).pad_token_id
     if kernels:
         linear.install(model)
-    return model.to(device or torch.device("cpu")).eval()
+    model.to(device or torch.device("cpu"))  # type: ignore[arg-type]  # its decorator hides what it takes
+    model.train(False)
+    return model
 
 
 def kernels_of(model: PreTrainedModel) -> dict[str, str]:
@@ -117,10 +119,16 @@ def is_head(model: PreTrainedModel, name: str) -> bool:
 
     A language model's output layer is none: it comes with the checkpoint.
     """
-    if model.get_output_embeddings() is not None or model.base_model is model:
+    if output_layer(model) is not None or model.base_model is model:
         return False
     inside, _, rest = name.partition(".")
     return inside != model.base_model_prefix or rest.split(".")[0] == "pooler"
+
+
+def output_layer(model: PreTrainedModel) -> nn.Module | None:
+    """The layer from hidden states to the vocabulary; none where the model has another head."""
+    layer: nn.Module | None = model.get_output_embeddings()
+    return layer
 
 
 def _load(

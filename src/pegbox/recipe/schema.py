@@ -7,28 +7,87 @@ Field names are those of Transformers' `TrainingArguments` and of PEFT wherever 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Frozen(BaseModel):
-    """The base of every part of a recipe: immutable, and strict about unknown keys."""
+    """The base of every part of a recipe: immutable, strict about unknown keys, and finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _named(field: str) -> BeforeValidator:
-    """Let a plain string stand for `{field: string}`: `task: chat` is `task: {kind: chat}`."""
-    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+NoTruth = BeforeValidator(_no_truth)  # Python takes true for 1
+Whole = Annotated[int, NoTruth]
+Number = Annotated[float, NoTruth]
+Count = Annotated[int, Field(gt=0), NoTruth]
+Amount = Annotated[float, Field(gt=0), NoTruth]
+
+
+def _named(field: str, written: Any, **defaults: str) -> BeforeValidator:
+    """Let a plain string stand for `{field: string}`: `task: chat` is `task: {kind: chat}`. `written`: for editors."""
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, str):
+            return {field: value}
+        return defaults | value if isinstance(value, dict) else value
+
+    return BeforeValidator(whole, json_schema_input_type=str | written)
+
+
+def _must_be(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
+    """One message where a union of types would give one for each of them."""
+
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
+
+
+def _is_split(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return 0 < value < 1 if is_number else _are_names(value)
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return (value,) if isinstance(value, str) else value
 
 
-Files = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+NameList = tuple[str, ...]
+Names = Annotated[NameList, _must_be("a list of names", _are_names)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Files = Annotated[
+    NameList,
+    _must_be("a file or a list of files", _are_names),
+    BeforeValidator(_listed, json_schema_input_type=str | NameList),
+]
+ShareOrFiles = Annotated[
+    Share | NameList,
+    _must_be("a share between 0 and 1, a file or a list of files", _is_split),
+    BeforeValidator(_listed, json_schema_input_type=Share | str | NameList),
+]
+AutoOrCount = Annotated[
+    Literal["auto"] | Annotated[int, Field(gt=0)],
+    _must_be("'auto' or a whole number from 1 on", lambda value: value == "auto" or (type(value) is int and value > 0)),
+]
+AllLinearOrNames = Annotated[
+    Literal["all-linear"] | NameList,
+    _must_be("'all-linear' or a list of names", lambda value: value == "all-linear" or _are_names(value)),
+]
 
 
 class Model(Frozen):
@@ -57,22 +116,36 @@ class Classification(Frozen):
 
 Task = Annotated[Chat | Completion | Classification, Field(discriminator="kind")]
 
-Role = Literal["messages", "prompt", "completion", "text", "text_pair", "label", "group"]
+if TYPE_CHECKING:  # elsewhere a mapping of roles is one of strings, and the keys of a mapping's type are invariant
+    Role = str
+else:
+    Role = Literal["messages", "prompt", "completion", "text", "text_pair", "label", "group"]
 
 
 class Data(Frozen):
     """Which rows, what their columns mean, and how they are split."""
 
     train: Files
-    validation: Share | Files = 0.1
-    test: Share | Files = 0.1
+    validation: ShareOrFiles = 0.1
+    test: ShareOrFiles = 0.1
     columns: dict[Role, str] = {}
     instruction: str | None = Field(
-        None, min_length=1, description="a system message (chat) or a first line (prompt/completion) for every row"
+        default=None,
+        min_length=1,
+        description="a system message (chat) or a first line (prompt/completion) for every row",
     )
-    max_length: int | None = Field(None, gt=1, description="tokens; default: the model's limit")
+    max_length: Annotated[int, Field(gt=1), NoTruth] | None = Field(
+        default=None, description="tokens; default: the model's limit"
+    )
     truncation: Literal["refuse", "drop"] = "refuse"
     allow: tuple[Literal["malformed", "no_trained_token", "too_long", "leak"], ...] = ()
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Data:
+        shares = [share for share in (self.validation, self.test) if isinstance(share, float)]
+        if sum(shares) >= 1:
+            raise ValueError(f"data.validation and data.test together take all rows ({' + '.join(map(str, shares))})")
+        return self
 
 
 class Full(Frozen):
@@ -85,11 +158,11 @@ class Lora(Frozen):
     """Low-rank updates beside frozen linear layers (Hu et al. 2021, arXiv 2106.09685); names as in PEFT."""
 
     kind: Literal["lora"] = "lora"
-    r: int = Field(16, gt=0)
-    lora_alpha: float | None = Field(None, gt=0, description="the update is scaled by lora_alpha / r; default: 2 r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r) (arXiv 2312.03732)")
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    r: Count = 16
+    lora_alpha: Amount | None = Field(default=None, description="the update is scaled by lora_alpha / r; default: 2 r")
+    lora_dropout: Number = Field(default=0.0, ge=0, lt=1)
+    use_rslora: bool = Field(default=False, description="scale by lora_alpha / sqrt(r) (arXiv 2312.03732)")
+    target_modules: AllLinearOrNames = "all-linear"
 
 
 Method = Annotated[Full | Lora, Field(discriminator="kind")]
@@ -98,46 +171,58 @@ Method = Annotated[Full | Lora, Field(discriminator="kind")]
 class Train(Frozen):
     """The training run; `batch_size` is the number of examples in one optimizer update, over all ranks."""
 
-    num_train_epochs: float = Field(3.0, gt=0)
-    max_steps: int | None = Field(None, gt=0, description="updates; overrides num_train_epochs")
-    batch_size: int = Field(16, gt=0)
-    micro_batch_size: int | Literal["auto"] = Field("auto", description="upper limit on rows at once")
-    learning_rate: float | None = Field(None, gt=0, description="default: 2e-4 for lora, 2e-5 for full")
+    num_train_epochs: Amount = 3.0
+    max_steps: Count | None = Field(default=None, description="updates; overrides num_train_epochs")
+    batch_size: Count = 16
+    micro_batch_size: AutoOrCount = Field(default="auto", description="upper limit on rows at once")
+    learning_rate: Amount | None = Field(default=None, description="default: 2e-4 for lora, 2e-5 for full")
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: float = Field(0.05, ge=0, le=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    eval_steps: int | None = Field(None, gt=0, description="default: a tenth of the run")
-    save_steps: int | None = Field(None, gt=0, description="default: eval_steps")
-    save_total_limit: int = Field(2, ge=2)
-    early_stopping_patience: int | None = Field(None, gt=0, description="validations without improvement")
-    early_stopping_threshold: float = Field(0.0, ge=0)
-    bf16: bool | None = Field(None, description="compute in bfloat16; default: on a GPU that can")
+    warmup_ratio: Number = Field(default=0.05, ge=0, le=1)
+    weight_decay: Number = Field(default=0.0, ge=0)
+    max_grad_norm: Amount = 1.0
+    eval_steps: Count | None = Field(default=None, description="default: a tenth of the run")
+    save_steps: Count | None = Field(default=None, description="default: eval_steps")
+    save_total_limit: Whole = Field(default=2, ge=2)
+    early_stopping_patience: Count | None = Field(default=None, description="validations without improvement")
+    early_stopping_threshold: Number = Field(default=0.0, ge=0)
+    bf16: bool | None = Field(default=None, description="compute in bfloat16; default: on a GPU that can")
 
     @model_validator(mode="after")
-    def _micro_batch_is_positive(self) -> Train:
-        if self.micro_batch_size != "auto" and self.micro_batch_size < 1:
-            raise ValueError("micro_batch_size must be 'auto' or at least 1")
+    def _the_threshold_has_an_effect(self) -> Train:
+        if self.early_stopping_threshold > 0 and self.early_stopping_patience is None:
+            raise ValueError("train.early_stopping_threshold has no effect without train.early_stopping_patience")
         return self
 
 
 class Evaluate(Frozen):
     """How the test rows are scored."""
 
-    metrics: tuple[str, ...] | None = Field(None, description="default: the task's")
-    primary: str | None = Field(None, description="what the verdict is about; fixed before training")
-    max_new_tokens: int | None = Field(None, gt=0, description="default: a quarter more than train's longest answer")
-    few_shot: int = Field(5, ge=0, description="rows of train shown to the untouched model; 0: no such system")
-    max_rows: int = Field(1000, gt=0, description="test rows scored, drawn with the seed")
+    metrics: Names | None = Field(default=None, description="default: the task's")
+    primary: str | None = Field(
+        default=None, min_length=1, description="what the verdict is about; fixed before training"
+    )
+    max_new_tokens: Count | None = Field(
+        default=None, description="default: a quarter more than train's longest answer"
+    )
+    few_shot: Whole = Field(
+        default=5, ge=0, description="rows of train shown to the untouched model; 0: no such system"
+    )
+    max_rows: Count = Field(default=1000, description="test rows scored, drawn with the seed")
 
 
 class Recipe(Frozen):
     """One recipe goes in; one run folder comes out, and it ends in a verdict."""
 
-    model: Annotated[Model, _named("name")]
-    task: Annotated[Task, _named("kind")]
-    data: Annotated[Data, _named("train")]
-    method: Annotated[Method, _named("kind")] = Lora()
+    model: Annotated[Model, _named("name", Model)]
+    task: Annotated[Task, _named("kind", Task)]
+    data: Annotated[Data, _named("train", Data)]
+    method: Annotated[Method, _named("kind", Method, kind="lora")] = Lora()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-    seed: int = Field(42, ge=0, lt=2**31)
+    seed: Whole = Field(default=42, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _the_instruction_has_an_effect(self) -> Recipe:
+        if self.data.instruction is not None and self.task.kind == "classification":
+            raise ValueError("data.instruction has no effect with task: classification")
+        return self

@@ -180,13 +180,13 @@ def _shown(
     lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any], names: Mapping[str, str], seed: int
 ) -> dict[str, Any]:
     """The dozen rows, and how they were chosen."""
-    choice = rows.choose(lines, evaluation, seed)
-    rival = names[evaluation["comparison"]["against"]]
+    rival = wording.deciding(evaluation)["against"]
+    choice = rows.choose(lines, rows.row_metric(evaluation), rival, seed)
     found, drawn = choice.counts, choice.shown
     better, worse, level = rows.KINDS
     score = "" if choice.metric == evaluation["primary"] else f" in {wording.metric_name(choice.metric)}"
     how = (
-        f"Against the {rival}, the tuned model does better{score} on {found[better]:,} of {len(lines):,} test rows, worse "
+        f"Against the {names[rival]}, the tuned model does better{score} on {found[better]:,} of {len(lines):,} test rows, worse "
         f"on {found[worse]:,}, and as well on {found[level]:,}. Shown are {drawn[better]}, {drawn[worse]} and "
         f"{drawn[level]} of these, drawn at random with the run's seed ({seed})."
     )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup, escape
 
 from pegbox.evaluation.verdict import TUNED
-from pegbox.metrics import lookup
 from pegbox.report.wording import SHARES, bounds, metric_name, number, ranked, scale
 
 if TYPE_CHECKING:

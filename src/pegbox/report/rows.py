@@ -1,4 +1,4 @@
-"""Which test rows the report shows: where tuned and its closest rival differ, in both directions, drawn and not picked.
+"""Which test rows the report shows: where tuned and a rival differ, in both directions, drawn and not picked.
 
 Rows fall into three kinds by their scores alone: tuned better, tuned worse, no difference. Each kind is shuffled with the
 run's seed; five of the first, five of the second, then of the third are shown, and what room is left goes to the first two.
@@ -36,15 +36,12 @@ class Choice:
     all_or_nothing: bool
 
 
-def choose(lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any], seed: int) -> Choice:
-    """A dozen rows; the same seed draws the same ones."""
-    metric = row_metric(evaluation)
+def choose(lines: Sequence[Mapping[str, Any]], metric: str, rival: str, seed: int) -> Choice:
+    """A dozen rows, tuned being compared with `rival` by `metric`; the same seed draws the same ones."""
     scores = row_scores(lines, metric)
-    lead = paired_difference(scores[TUNED], scores[evaluation["comparison"]["against"]])
-    direction = np.sign(np.nan_to_num(lead)) * (1 if lookup(metric).greater_is_better else -1)
-    members = {
-        kind: np.flatnonzero(direction == sign).tolist() for kind, sign in zip(KINDS, (1, -1, 0), strict=True)
-    }
+    lead = paired_difference(scores[TUNED], scores[rival])
+    direction = np.sign(lead) * (1 if lookup(metric).greater_is_better else -1)
+    members = {kind: np.flatnonzero(direction == sign).tolist() for kind, sign in zip(KINDS, (1, -1, 0), strict=True)}
     for indices in members.values():
         random.Random(seed).shuffle(indices)
     better, worse, level = members.values()

@@ -5,6 +5,7 @@ All of it is to be run inside the run folder, so that nothing here depends on wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,18 @@ from pegbox.recipe import Recipe
 ASKED = "..."  # what a reader puts their own text for
 
 
+def _quoted(value: str | Mapping[str, str]) -> str:
+    """Text, or a mapping of texts, as a Python literal on one line: what JSON writes for them is one."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def with_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     """Python for pegbox: one answer, in the form of the training rows."""
     if recipe.task.kind == "chat" or receipt["task"].get("plain"):
-        call = f"run.generate({ASKED!r}, max_new_tokens={recipe.evaluate.max_new_tokens or 256})"
+        call = f"run.generate({_quoted(ASKED)}, max_new_tokens={recipe.evaluate.max_new_tokens})"
     else:
         role = "text" if recipe.task.kind == "classification" else "prompt"
-        call = f"run.predict([{{{recipe.data.columns.get(role, role)!r}: {ASKED!r}}}])[0]"
+        call = f"run.predict([{{{_quoted(recipe.data.columns.get(role, role))}: {_quoted(ASKED)}}}])[0]"
     return f'import pegbox\n\nrun = pegbox.load(".")\nprint({call})'
 
 
@@ -47,7 +53,7 @@ def _classifier(*, adapter: bool) -> str:
         ("import json\nfrom pathlib import Path\n\n" if adapter else "")
         + load
         + 'tokenizer = AutoTokenizer.from_pretrained("model")\n'
-        + f'inputs = tokenizer({ASKED!r}, return_tensors="pt")\n'
+        + f'inputs = tokenizer({_quoted(ASKED)}, return_tensors="pt")\n'
         + "best = model(**inputs).logits.argmax(-1).item()\n"
         + f"print({best})"
     )
@@ -55,7 +61,7 @@ def _classifier(*, adapter: bool) -> str:
 
 def _generator(recipe: Recipe, *, adapter: bool) -> str:
     owner, model = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
-    names = "AutoTokenizer, GenerationConfig"
+    names, tokens = "AutoTokenizer, GenerationConfig", recipe.evaluate.max_new_tokens
     imports = f"from peft import {model}\nfrom transformers import {names}"
     if owner == "transformers":
         imports = f"from transformers import {model}, {names}"
@@ -63,10 +69,10 @@ def _generator(recipe: Recipe, *, adapter: bool) -> str:
         f"{imports}\n\n"
         f'model = {model}.from_pretrained("model").eval()\n'
         'tokenizer = AutoTokenizer.from_pretrained("model")\n'
-        'settings = GenerationConfig.from_pretrained("model")  # says at which token an answer ends\n'
+        "# says at which token an answer ends\n"
+        f'settings = GenerationConfig.from_pretrained("model", do_sample=False, max_new_tokens={tokens})\n'
         f"{_inputs(recipe)}\n"
-        "output = model.generate(**inputs, generation_config=settings, do_sample=False, "
-        f"max_new_tokens={recipe.evaluate.max_new_tokens or 256})\n"
+        "output = model.generate(**inputs, generation_config=settings)\n"
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))'
     )
 
@@ -76,11 +82,11 @@ def _inputs(recipe: Recipe) -> str:
     instruction = recipe.data.instruction
     if recipe.task.kind == "completion":
         text = ASKED if instruction is None else f"{instruction}\n{ASKED}"
-        return f'inputs = tokenizer({text!r}, return_tensors="pt")'
+        return f'inputs = tokenizer({_quoted(text)}, return_tensors="pt")'
     turns = [{"role": "user", "content": ASKED}]
     if instruction is not None:
         turns.insert(0, {"role": "system", "content": instruction})
-    listed = "".join(f"    {turn!r},\n" for turn in turns)
+    listed = "".join(f"    {_quoted(turn)},\n" for turn in turns)
     return (
         f"messages = [\n{listed}]\n"
         "inputs = tokenizer.apply_chat_template(\n"

@@ -106,11 +106,12 @@ def _equals(value: float) -> str:
 
 def system_names(evaluation: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
     """The name of every system of the evaluation; each can follow "the"."""
+    shots = recipe.evaluate.few_shot
     trivial = {"classification": "most frequent label"}.get(evaluation["task"], "most frequent answer")
     known = {
         TUNED: "tuned model",
         BASE: "untouched model",
-        FEW_SHOT: f"untouched model with up to {recipe.evaluate.few_shot} examples",
+        FEW_SHOT: f"untouched model with up to {shots} example{'' if shots == 1 else 's'}",
         "linear_probe": "linear probe",
         "bag_of_words": "bag of words",
         TRIVIAL: "token frequencies" if evaluation["primary"] == "perplexity" else trivial,
@@ -210,7 +211,7 @@ def explanation(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _all(count: int) -> str:
-    return "its only alternative" if count == 1 else f"all {count} alternatives"
+    return {1: "its only alternative", 2: "both alternatives"}.get(count, f"all {count} alternatives")
 
 
 def seconds(value: float) -> str:

@@ -57,7 +57,9 @@ def save(
     }
     save_file(moments, draft / "optimizer.safetensors")
     random = {"cpu": torch.get_rng_state()}
-    random |= {f"cuda.{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())} if torch.cuda.is_available() else {}
+    random |= (
+        {f"cuda.{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())} if torch.cuda.is_available() else {}
+    )
     save_file(random, draft / "random.safetensors")
     (draft / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
     files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(draft.iterdir())}

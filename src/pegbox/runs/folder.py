@@ -35,7 +35,8 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """The folder of an earlier run. Raises RecipeError where there is none."""
         if not (path / "recipe.yaml").is_file():
-            raise RecipeError("not a run folder: it has no recipe.yaml", where=str(path))
+            cure = "give the folder that `pegbox train` made"
+            raise RecipeError("not a run folder: it has no recipe.yaml", where=str(path), cure=cure)
         return cls(path)
 
     @property

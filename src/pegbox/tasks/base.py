@@ -46,14 +46,14 @@ class Task(ABC):
         """The names of a new head's classes, in the order of its outputs; empty where the task adds no head."""
         return ()
 
-    def observe(self, records: Sequence[Record]) -> None:
+    def observe(self, records: Sequence[Record]) -> None:  # noqa: B027, most tasks have nothing to find out
         """See all records once before any is encoded: label names, which form the rows have. Raises DataError."""
 
     def state(self) -> dict[str, Any]:
         """What `observe` found out, for the receipt."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Take over what `state` told of an earlier run."""
 
     @abstractmethod

@@ -37,9 +37,7 @@ def rows_of_update(step: int, examples: int, batch_size: int, seed: int) -> list
     return chosen
 
 
-def cut(
-    examples: Sequence[Example], *, tokens: int, rows: int, shared: int = 0
-) -> list[list[Example]]:
+def cut(examples: Sequence[Example], *, tokens: int, rows: int, shared: int = 0) -> list[list[Example]]:
     """Sort an update's examples by length and cut them into micro-batches.
 
     None has more than `rows` examples, nor more than `tokens` tokens (counting padding to its longest row) unless one

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -23,12 +24,13 @@ from transformers import PreTrainedModel
 from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.errors import PegboxError, TrainingError
+from pegbox.models.batch import Batch
 from pegbox.progress import Bar, bar
 from pegbox.recipe import Train
 from pegbox.runs import checkpoint
 from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RunFolder
-from pegbox.runtime import Ranks
+from pegbox.runtime import ALONE, Ranks
 from pegbox.tasks import Task
 from pegbox.training.batching import cut, rows_of_update, updates_per_epoch
 from pegbox.training.plan import Plan
@@ -56,7 +58,7 @@ class Job:
     seed: int
     run: RunFolder
     recipe_hash: str
-    ranks: Ranks = Ranks()
+    ranks: Ranks = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -149,10 +151,10 @@ def take_update(job: Job, optimizer: torch.optim.Optimizer, step: int) -> Update
 
 
 def _backward(loss: torch.Tensor) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
 
-def micro_batches(job: Job, examples: Sequence[Example]) -> Iterator[torch.nn.Module]:
+def micro_batches(job: Job, examples: Sequence[Example]) -> Iterator[Batch]:
     """The examples as batches on the device, cut as the plan says."""
     plan = job.plan
     shared = plan.prefix if plan.packed and plan.share_prefix else 0
@@ -231,9 +233,8 @@ def _signals() -> Iterator[list[int]]:
         asked.append(signum)
         signal.signal(signum, signal.SIG_DFL)
 
-    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        before[signum] = signal.signal(signum, note)
+    here = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be received
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM) if here}
     try:
         yield asked
     finally:

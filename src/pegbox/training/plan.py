@@ -99,7 +99,7 @@ def _bytes_per_token(model: PreTrainedModel, examples: Sequence[Example]) -> int
     intermediate = getattr(config, "intermediate_size", None) or 4 * hidden
     kept = config.num_hidden_layers * (16 * hidden + 6 * intermediate)
     learnt = sum(sum(w > 0 for w in e.loss_weights) for e in examples) / sum(map(len, examples))
-    return round(4 * (kept + 3 * learnt * config.vocab_size))
+    return int(4 * (kept + 3 * learnt * config.vocab_size))
 
 
 def _flops_per_token(model: PreTrainedModel) -> float:

@@ -1,0 +1,250 @@
+"""Rows become records: each good form, and each way to be wrong with a sentence that names it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pegbox.data import formats
+from pegbox.data.formats import FORMATS, refuse_idle_roles, to_record, with_placeholder
+from pegbox.data.records import Conversation, LabelledText, Message, PlainText, PromptCompletion, Record, Row
+from pegbox.errors import RecipeError
+
+WHERE = "rows.jsonl:1"
+
+
+def record(values: dict[str, Any], task: str = "chat", instruction: str | None = None, **columns: str) -> Record:
+    return to_record(Row(WHERE, values), task, columns, instruction)
+
+
+def test_messages_with_weights() -> None:
+    turns = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u", "weight": 0},
+        {"role": "assistant", "content": "a"},
+        {"role": "tool", "content": "t"},
+        {"role": "assistant", "content": "b", "weight": 0},
+        {"role": "assistant", "content": "c", "weight": 0.5},
+    ]
+    got = record({"messages": turns}).content
+    assert isinstance(got, Conversation)
+    assert [message.weight for message in got.messages] == [0, 0, 1, 0, 0, 0.5]
+    assert [message.content for message in got.messages] == list("suatbc")
+
+
+def check_weight_zero_is_untrained() -> None:
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "weight": 0}]
+    content = record({"messages": turns}).content
+    assert isinstance(content, Conversation)
+    assert content.messages[1].weight == 0
+
+
+def test_weight_zero_is_untrained() -> None:
+    check_weight_zero_is_untrained()
+
+
+def test_weight_zero_that_is_trained_is_caught_when_it_is_taken_for_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = formats._message
+
+    def careless(turn: dict[str, Any], number: int) -> Message:
+        return honest({**turn, "weight": turn.get("weight") or int(turn["role"] == "assistant")}, number)
+
+    monkeypatch.setattr(formats, "_message", careless)
+    with pytest.raises(AssertionError):
+        check_weight_zero_is_untrained()
+
+
+GOOD = {
+    "a prompt and its completion as chat": (
+        "chat",
+        {"prompt": "p", "completion": "c"},
+        Conversation((Message("user", "p"), Message("assistant", "c", 1.0))),
+    ),
+    "a prompt and its completion": ("completion", {"prompt": "p", "completion": "c"}, PromptCompletion("p", "c")),
+    "plain text": ("completion", {"text": "t"}, PlainText("t")),
+    "a prompt before plain text": (
+        "completion",
+        {"text": "t", "prompt": "p", "completion": "c"},
+        PromptCompletion("p", "c"),
+    ),
+    "a label by name": ("classification", {"text": "t", "label": "good"}, LabelledText("t", "good")),
+    "a label by number": ("classification", {"text": "t", "label": 3}, LabelledText("t", "3")),
+    "a pair of texts": ("classification", {"text": "t", "text_pair": "u", "label": "x"}, LabelledText("t", "x", "u")),
+    "columns that are not read": ("completion", {"text": "t", "date": [1, {}]}, PlainText("t")),
+}
+
+
+@pytest.mark.parametrize("form", GOOD)
+def test_a_good_row_is_understood(form: str) -> None:
+    task, values, content = GOOD[form]
+    assert record(values, task) == Record(WHERE, content)
+
+
+BAD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no messages": ("chat", {"messages": []}, "at least one message"),
+    "messages as text": ("chat", {"messages": "hello"}, "must be a list"),
+    "a message as text": ("chat", {"messages": ["hello"]}, "message 1 must be an object"),
+    "a content that is missing": ("chat", {"messages": [{"role": "user"}]}, "message 1 must be an object with a role"),
+    "a content in parts": ("chat", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "text content"),
+    "a content of null": ("chat", {"messages": [{"role": "assistant", "content": None}]}, "text content"),
+    "calls of tools": (
+        "chat",
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": []}]},
+        "message 1 has keys that are not read: tool_calls",
+    ),
+    "a role that is missing": ("chat", {"messages": [{"content": "a"}]}, "message 1 has no role of system, user"),
+    "an unknown role": ("chat", {"messages": [{"role": "bot", "content": "a"}]}, "message 1 has no role of"),
+    "a role that is a list": ("chat", {"messages": [{"role": ["user"], "content": "a"}]}, "has no role of"),
+    "a completion that is a number": (
+        "chat",
+        {"prompt": "a", "completion": 5},
+        "'completion' must be text, this is int",
+    ),
+    "a prompt of null": ("completion", {"prompt": None, "completion": "a"}, "'prompt' must be text, this is NoneType"),
+    "a prompt alone": ("completion", {"prompt": "a"}, "needs prompt+completion or text; the row has prompt"),
+    "an empty row": ("chat", {}, "the row has nothing"),
+    "a label of true": ("classification", {"text": "a", "label": True}, "'label' must be a name or a whole number"),
+    "a label of null": ("classification", {"text": "a", "label": None}, "this is NoneType"),
+    "a label of 1.5": ("classification", {"text": "a", "label": 1.5}, "this is float"),
+    "an empty label": ("classification", {"text": "a", "label": ""}, "this is an empty text"),
+    "a second text that is a number": ("classification", {"text": "a", "text_pair": 1, "label": "b"}, "'text_pair'"),
+    "a text that is a list": ("completion", {"text": ["a"]}, "'text' must be text, this is list"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_row_is_refused_with_a_sentence(fault: str) -> None:
+    task, values, said = BAD[fault]
+    with pytest.raises(ValueError, match=re.escape(said)):
+        record(values, task)
+
+
+@pytest.mark.parametrize("weight", [True, "1", None, -1, 1001, 10**400, 1e308, [1]])
+def test_a_weight_is_a_number_within_reason(weight: object) -> None:
+    with pytest.raises(ValueError, match="message 2 has a weight that is not a number from 0 to 1000"):
+        record(
+            {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "weight": weight}]}
+        )
+
+
+def test_a_weight_on_a_turn_that_is_never_trained_is_refused() -> None:
+    with pytest.raises(ValueError, match="only an assistant's turn is trained"):
+        record({"messages": [{"role": "user", "content": "u", "weight": 1}]})
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("assistant"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "weight", "x"]), inner, max_size=4)
+    ),
+    max_leaves=6,
+)
+roles = st.sampled_from(["messages", "prompt", "completion", "text", "text_pair", "label", "group", "other"])
+
+
+@settings(max_examples=600)
+@given(task=st.sampled_from(sorted(FORMATS)), values=st.dictionaries(roles, anything, max_size=4))
+def test_any_row_is_understood_or_refused_with_a_short_sentence(task: str, values: dict[str, Any]) -> None:
+    try:
+        got = record(values, task, group="group")
+    except ValueError as error:
+        assert 0 < len(str(error)) < 300
+    else:
+        assert got.group is None or got.group
+
+
+# ---- columns, groups, instruction ------------------------------------------------------------------------------------
+
+
+def test_columns_give_roles_to_other_names() -> None:
+    got = record({"review": "r", "stars": 5, "shop": 7}, "classification", text="review", label="stars", group="shop")
+    assert got == Record(WHERE, LabelledText("r", "5"), group="7")
+
+
+def test_a_column_that_a_row_lacks_is_named_with_those_that_it_has() -> None:
+    with pytest.raises(ValueError, match=r"has no column 'stars' \(data.columns.label\); it has review, date$"):
+        record({"review": "r", "date": "d"}, "classification", label="stars")
+
+
+def test_a_message_about_many_columns_stays_short() -> None:
+    with pytest.raises(ValueError, match=r"and 992 more$"):
+        record({f"c{number}": 0 for number in range(1000)})
+
+
+@pytest.mark.parametrize("group", [None, ""])
+def test_an_empty_group_belongs_with_no_other(group: str | None) -> None:
+    assert record({"text": "t", "g": group}, "completion", group="g").group is None
+
+
+@pytest.mark.parametrize("group", [True, 1.5, ["a"], {"a": 1}])
+def test_a_group_is_a_name_or_a_whole_number(group: object) -> None:
+    with pytest.raises(ValueError, match="'group' must be a name or a whole number"):
+        record({"text": "t", "g": group}, "completion", group="g")
+
+
+@pytest.mark.parametrize(
+    ("task", "role"),
+    [("chat", "text"), ("completion", "messages"), ("completion", "label"), ("classification", "prompt")],
+)
+def test_a_role_that_the_task_never_reads_is_an_error_of_the_recipe(task: str, role: str) -> None:
+    with pytest.raises(RecipeError, match=f"task '{task}' does not read '{role}'") as refusal:
+        refuse_idle_roles(task, [role])
+    assert refusal.value.where == f"data.columns.{role}"
+
+
+def test_every_role_that_a_task_reads_may_be_named() -> None:
+    for task, known in FORMATS.items():
+        refuse_idle_roles(task, ["group", *(role for needed, _ in known for role in needed)])
+    refuse_idle_roles("classification", ["text_pair"])
+
+
+def test_an_instruction_stands_before_a_rows_own_words() -> None:
+    asked = {"prompt": "p", "completion": "c"}
+    chat = record(asked, "chat", "Be brief.").content
+    assert isinstance(chat, Conversation)
+    assert chat.messages[0] == Message("system", "Be brief.") and len(chat.messages) == 3
+    assert record(asked, "completion", "Be brief.").content == PromptCompletion("Be brief.\np", "c")
+
+
+def test_a_row_with_a_system_message_of_its_own_is_refused_where_there_is_an_instruction() -> None:
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    with pytest.raises(ValueError, match="a system message of its own"):
+        record({"messages": turns}, "chat", "Be brief.")
+
+
+@pytest.mark.parametrize(
+    ("task", "values"), [("completion", {"text": "t"}), ("classification", {"text": "t", "label": "x"})]
+)
+def test_an_instruction_without_effect_is_one_error_of_the_recipe(task: str, values: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        record(values, task, "Be brief.")
+    assert refusal.value.where == "data.instruction"
+
+
+# ---- rows that are only asked about ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "values"),
+    [
+        ("chat", {"prompt": "p"}),
+        ("chat", {"messages": [{"role": "user", "content": "u"}]}),
+        ("completion", {"prompt": "p"}),
+        ("completion", {"text": "t"}),
+        ("classification", {"text": "t"}),
+    ],
+)
+def test_a_row_without_its_answer_is_understood_with_a_placeholder(task: str, values: dict[str, Any]) -> None:
+    before = repr(values)
+    record(with_placeholder(values, task, {}), task)
+    assert repr(values) == before
+
+
+def test_a_placeholder_never_takes_the_place_of_an_answer() -> None:
+    for task, values in (("chat", {"prompt": "p", "completion": "c"}), ("classification", {"text": "t", "label": "x"})):
+        assert with_placeholder(values, task, {}) == values

