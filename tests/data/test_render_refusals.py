@@ -136,8 +136,9 @@ def test_a_conversation_that_the_template_changes_is_refused_by_itself(kind: str
         renderer.conversation(conversation)
 
 
-def test_a_thought_is_trained_where_nothing_comes_after_it() -> None:
-    renderer = Renderer(tokenizer("byte_level", FORGETS_THOUGHTS))
+@pytest.mark.parametrize("template", [FORGETS_THOUGHTS, QWEN_3])
+def test_a_thought_is_trained_where_nothing_comes_after_it(template: str) -> None:
+    renderer = Renderer(tokenizer("byte_level", template))
     tokens = renderer.conversation(talk(("user", "a"), ("assistant", "<think>b</think>c")))
     place = tokens.loss_weights.index(1.0)
     assert renderer.reply(tokens.input_ids[place:]) == "<think>b</think>c"

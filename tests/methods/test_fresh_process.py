@@ -128,7 +128,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
         made |= {name: train_and_save(name, root) for name in BUGS}
     cases = {name: asdict(case) for name, (case, _) in made.items()}
     (root / "cases.json").write_text(json.dumps({"cases": cases, "ids": IDS.tolist()}))
-    subprocess.run([sys.executable, "-c", CHILD, str(root)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", CHILD, str(root)], check=True, timeout=900)
     found = load_file(root / "found.safetensors") | json.loads((root / "errors.json").read_text())
     yield {name: (logits, found[f"{name}/pegbox"], found[f"{name}/plain"]) for name, (_, logits) in made.items()}
 

@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pegbox.demo.run import dozen, exact_by_names
+from pegbox.demo.run import asked
 from pegbox.finished import Run
 
+DOZEN = 12
 COLOURS = {"better": "bold green", "worse": "bold red", "not shown": "bold yellow"}
 
 
@@ -48,7 +49,7 @@ def evaluation(found: Mapping[str, Any]) -> None:
     table = Table(title=f"{found['rows']} test rows; 95 % intervals", title_justify="left")
     table.add_column("system")
     for name in names:
-        table.add_column(f"{name} (primary)" if name == primary else name, justify="right")
+        table.add_column(f"{name} (primary)" if name == primary else name, justify="right", no_wrap=True)
     order = sorted(found["systems"], key=lambda name: name == "tuned")
     for system in order:
         cells = [_interval(found["systems"][system].get(name)) for name in names]
@@ -75,18 +76,19 @@ def verdict(run: Run) -> None:
 
 
 def demo(run: Run) -> None:
-    """A dozen commands before and after, the table, the verdict."""
-    console = Console(soft_wrap=True)
-    for row in dozen(run):
-        right = row["answers"]["tuned"].strip() == row["reference"].strip()
-        console.print(f"[bold]{escape(row['input'])}[/bold]")
-        console.print(f"  before  {escape(_short(row['answers']['base']))}", style="dim")
-        console.print(f"  after   {escape(_short(row['answers']['tuned']))}", style="green" if right else "red")
-        if not right:
-            console.print(f"  right   {escape(row['reference'])}")
+    """A dozen commands before and after (evenly spaced through the file, not chosen by score), the table, the verdict."""
+    console, commands = Console(soft_wrap=True), asked(run)
+    for command in commands[:: max(1, len(commands) // DOZEN)][:DOZEN]:
+        answers = command.line["answers"]
+        console.print(f"[bold]{escape(command.line['input'])}[/bold]")
+        console.print(f"  before  {escape(_short(answers['base']))}", style="dim")
+        console.print(f"  after   {escape(_short(answers['tuned']))}", style="green" if command.right else "red")
+        if not command.right:
+            console.print(f"  right   {escape(command.line['reference'])}")
     verdict(run)
-    for names, (right, rows) in exact_by_names(run).items():
-        console.print(f"exact answers, {names}: {right} of {rows}")
+    for label, unseen in (("all names seen in training", False), ("a name never seen in training", True)):
+        right = [command.right for command in commands if command.unseen_names is unseen]
+        console.print(f"exact answers, {label}: {sum(right)} of {len(right)}")
 
 
 def _short(text: str) -> str:

@@ -150,12 +150,16 @@ class Renderer:
         return self.encode(self._frame.end + text[len(told) :])[1:]  # as it stands behind the stop token
 
     def _said(self, opened: str, content: str, closed: str) -> str:
-        """What the model is to say for an answer, up to its stop token; a template may strip the content."""
+        """What the model is to say for an answer, up to its stop token.
+
+        A template may strip the content, and leave its lead away where the content has one of its own (a thought).
+        """
         frame = self._frame
-        for text in (content, content.strip()):
-            said = frame.lead + text + frame.trail
-            if closed.startswith(opened + said + frame.end):
-                return said
+        for lead in (frame.lead, ""):
+            for text in (content, content.strip()):
+                said = lead + text + frame.trail
+                if closed.startswith(opened + said + frame.end):
+                    return said
         raise ValueError("the chat template rewrites an answer, or what stands before it")
 
     @cached_property

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pegbox import pipeline
 from pegbox.demo.house import INSTRUCTION, SPLITS, HouseRow, sample_rows
 from pegbox.finished import Run
+from pegbox.metrics import lookup
 from pegbox.runs.folder import RunFolder
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-ROWS = {"train": 1200, "validation": 40, "test": 160}
-SHOWN = 12
+ROWS = {"train": 1500, "validation": 40, "test": 128}
 
 
 def recipe(rows: Path, language: str) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def recipe(rows: Path, language: str) -> dict[str, Any]:
             "instruction": INSTRUCTION.get(language, INSTRUCTION["en"]),
         },
         "method": {"kind": "lora", "r": 16},
-        "train": {"num_train_epochs": 1, "learning_rate": 3e-3, "batch_size": 8, "eval_steps": 30},
+        "train": {"num_train_epochs": 1, "learning_rate": 2e-3, "batch_size": 8, "eval_steps": 47},
         "evaluate": {"primary": "exact_match"},
     }
 
@@ -41,11 +40,12 @@ def run_demo(language: str = "en", run_dir: Path | None = None) -> Run:
     sample = sample_rows(language, ROWS)
     folder = RunFolder.create(path / "rows")
     for split in SPLITS:
-        folder.write_lines(f"{split}.jsonl", [_row(row) for row in sample.split(split)])
+        folder.write_lines(f"{split}.jsonl", [row_of(row) for row in sample.split(split)])
     return pipeline.train(recipe(folder.path, language), run_dir=path / "run")
 
 
-def _row(row: HouseRow) -> dict[str, Any]:
+def row_of(row: HouseRow) -> dict[str, Any]:
+    """A row as it stands in the demo's files."""
     return {
         "command": row.command,
         "answer": row.answer,
@@ -54,22 +54,21 @@ def _row(row: HouseRow) -> dict[str, Any]:
     }
 
 
-def exact_by_names(run: Run) -> dict[str, tuple[int, int]]:
-    """Exact answers and rows of the test commands, for names that training had and names it never had."""
-    from pegbox.metrics import lookup
+@dataclass(frozen=True)
+class Asked:
+    """One test command: its line of `predictions.jsonl`, whether tuned was right, whether it has a name never trained."""
 
+    line: dict[str, Any]
+    right: bool
+    unseen_names: bool
+
+
+def asked(run: Run) -> list[Asked]:
+    """All test commands of a finished demo, in the order of the file."""
     lines = list(run.folder.read_lines("predictions.jsonl"))
-    test = [json.loads(line) for line in Path(run.recipe.data.test[0]).read_text(encoding="utf-8").splitlines()]  # type: ignore[index]
-    unseen = {row["command"]: row["unseen_names"] for row in test}
-    right = lookup("exact_match").statistics([r["answers"]["tuned"] for r in lines], [r["reference"] for r in lines])
-    counts = {"names seen in training": (0, 0), "names never seen": (0, 0)}
-    for line, (hit, _) in zip(lines, right, strict=True):
-        key = "names never seen" if unseen[line["input"]] else "names seen in training"
-        counts[key] = (counts[key][0] + int(hit), counts[key][1] + 1)
-    return counts
-
-
-def dozen(run: Run) -> Sequence[dict[str, Any]]:
-    """Twelve test rows, evenly spaced through the file: not chosen by score."""
-    lines = list(run.folder.read_lines("predictions.jsonl"))
-    return lines[:: max(1, len(lines) // SHOWN)][:SHOWN]
+    rows = {row["command"]: row for row in RunFolder(run.path.parent / "rows").read_lines("test.jsonl")}
+    answers = [line["answers"]["tuned"] for line in lines]
+    hits = lookup("exact_match").statistics(answers, [line["reference"] for line in lines])[:, 0]
+    return [
+        Asked(line, bool(hit), rows[line["input"]]["unseen_names"]) for line, hit in zip(lines, hits, strict=True)
+    ]

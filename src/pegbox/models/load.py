@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -48,13 +50,32 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise RecipeError(f"the tokenizer cannot be loaded: {error}", where="model") from None
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    tokenizer = _as_published(tokenizer, folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         cure = "name a pad_token in its tokenizer_config.json"
         raise RecipeError("the tokenizer has no padding and no end-of-text token", where="model", cure=cure)
     return tokenizer
+
+
+def _as_published(tokenizer: Any, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer with the pre-tokenizer of its `tokenizer.json`.
+
+    A class of Transformers that is named in `tokenizer_config.json` may rebuild its own and cut texts otherwise than the
+    model was trained on (GPT2Tokenizer does, for SmolLM2's digits); no round trip of a text notices.
+    """
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    file = folder / "tokenizer.json"
+    if not file.is_file() or not tokenizer.is_fast:
+        return tokenizer
+    published = json.loads(file.read_text(encoding="utf-8"))
+    rebuilt = json.loads(tokenizer.backend_tokenizer.to_str())
+    if all(rebuilt.get(part) == published.get(part) for part in ("normalizer", "pre_tokenizer")):
+        return tokenizer
+    generic = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    generic.model_input_names = tokenizer.model_input_names
+    return generic
 
 
 def load_model(
