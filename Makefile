@@ -30,7 +30,9 @@ bench: $(ready)  ## speed of the training loop
 	$(python) benchmarks/throughput.py $(ARGS)
 
 campaigns: $(ready)  ## the long simulations, whose figures are committed
-	$(python) benchmarks/verdict_simulation.py $(ARGS)
+	$(python) benchmarks/verdict_simulation.py
+	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py labels
+	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py demo
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -83,8 +83,8 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
     )
     packed = kernels and models.enable_packing(model, data.train)
     method.prepare(model, recipe.method, recipe.seed)
-    quiet = not models.has_dropout(model) and getattr(recipe.method, "lora_dropout", 0.0) == 0
-    plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=quiet)
+    share_prefix = not models.has_dropout(model)
+    plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=share_prefix)
     return Ready(recipe, source, task, data, model, plan)
 
 

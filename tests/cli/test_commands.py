@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tiny_folder import causal_folder, chat_recipe, sums, write_rows
-
 from pegbox.cli import main
+from tiny_folder import causal_folder, chat_recipe, sums, write_rows
 
 
 @dataclass(frozen=True)

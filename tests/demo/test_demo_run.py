@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_folder import causal_folder
 
 from pegbox.cli import main
 from pegbox.demo import run as demo
+from tiny_folder import causal_folder
 
 
 @pytest.fixture

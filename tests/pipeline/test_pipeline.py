@@ -316,3 +316,9 @@ def test_refused_data_leaves_no_run_folder(model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="rows.jsonl:41"):
         pegbox.train(chat_recipe(model, file), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_examples_share_nothing_where_training_draws_noise(model: Path, rows: Path) -> None:
+    for dropout, shared in ((0.0, True), (0.1, False)):
+        recipe = chat_recipe(model, rows, method={"kind": "lora", "r": 4, "lora_dropout": dropout})
+        assert pipeline.get_ready(pegbox.Recipe.model_validate(recipe)).plan.share_prefix is shared

@@ -1,4 +1,4 @@
-"""Files -> rows. JSONL and JSON arrays, CSV and TSV; each row keeps its `file:line` to the end.
+"""Files -> rows. JSONL and JSON arrays, CSV and TSV, Parquet; each row keeps its `file:line` to the end.
 
 Bytes are split on `\\n` only: `splitlines` would also cut at U+2028 and U+0085, which JSON strings may hold. Nothing a
 stranger wrote may end in a traceback: what cannot be read becomes a finding of the doctor's.
@@ -205,4 +205,26 @@ def _read_tsv(path: Path) -> Iterator[Row | MalformedRow]:
     return _read_csv(path, "\t")
 
 
-READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".tsv": _read_tsv}
+# ---- Parquet ---------------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    """Column by column on disk, row by row here; the place of a row is its number."""
+    from pyarrow import ArrowInvalid, parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except ArrowInvalid as error:
+        raise DataError(f"not a Parquet file: {error}", where=str(path)) from None
+    batches = file.iter_batches(batch_size=1024)
+    rows = (values for batch in batches for values in batch.to_pylist())
+    yield from (Row(f"{path}:{number}", values) for number, values in enumerate(rows, start=1))
+
+
+READERS = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+}

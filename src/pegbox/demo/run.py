@@ -69,6 +69,4 @@ def asked(run: Run) -> list[Asked]:
     rows = {row["command"]: row for row in RunFolder(run.path.parent / "rows").read_lines("test.jsonl")}
     answers = [line["answers"]["tuned"] for line in lines]
     hits = lookup("exact_match").statistics(answers, [line["reference"] for line in lines])[:, 0]
-    return [
-        Asked(line, bool(hit), rows[line["input"]]["unseen_names"]) for line, hit in zip(lines, hits, strict=True)
-    ]
+    return [Asked(line, bool(hit), rows[line["input"]]["unseen_names"]) for line, hit in zip(lines, hits, strict=True)]
