@@ -113,17 +113,18 @@ class Run:
     ) -> str:
         """The tuned model's answer to a prompt or to messages `[{"role": , "content": }]`, unstripped."""
         renderer = self.task.renderer
+        instruction = self.recipe.data.instruction
         if isinstance(asked, str) and self.task.kind == "completion":
-            prompt = renderer.completion_prompt(asked)
+            prompt = renderer.completion_prompt(f"{instruction}\n{asked}" if instruction else asked)
         else:
             given = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
             messages = [Message(str(message["role"]), str(message["content"])) for message in given]
-            if self.recipe.data.instruction and messages[0].role != "system":
-                messages.insert(0, Message("system", self.recipe.data.instruction))
+            if instruction and messages[0].role != "system":
+                messages.insert(0, Message("system", instruction))
             prompt = renderer.prompt(messages)
         if do_sample:
             ids = sample(self.model, prompt, stop_ids=renderer.stop_ids, max_new_tokens=max_new_tokens)
         else:
             answers = generate(self.model, [prompt], stop_ids=renderer.stop_ids, max_new_tokens=max_new_tokens)
             ids = answers[0].input_ids
-        return renderer.answer(ids)
+        return self.task.said(ids)

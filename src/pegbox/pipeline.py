@@ -17,8 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox import runtime
-from pegbox.data import doctor
-from pegbox.data.prepare import Prepared, prepare, read_records
+from pegbox.data.prepare import Prepared, prepare
 from pegbox.data.records import Record
 from pegbox.data.render import Renderer
 from pegbox.data.sources import read_all
@@ -62,7 +61,8 @@ def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
     source = resolve(recipe.model.name)
     task = TASKS[recipe.task.kind](Renderer(models.load_tokenizer(source.path), models.stop_ids(source.path)))
     limit = models.max_length(source.path)
-    return source, task, prepare(recipe, task, min(limit, recipe.data.max_length or limit))
+    most = min(limit, recipe.data.max_length or limit)
+    return source, task, prepare(recipe, task, most, models.vocabulary(source.path))
 
 
 def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
@@ -337,7 +337,7 @@ def score_run(run: Run, lines: Sequence[Mapping[str, Any]] | None = None, metric
 
 
 def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None = None) -> dict[str, Any]:
-    """Score a run again: from its saved predictions, or (`data`) on the rows of another file.
+    """Score a run again: from its saved predictions, or (`data`) on the rows of another file, none of them in train.
 
     Nothing in the run folder changes but the receipt's count of how often the test rows were scored.
     """
@@ -346,10 +346,9 @@ def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None
         result = score_run(run, metric=metric)
         run.folder.write_json("receipt.json", run.receipt | {"test_scored": run.receipt["test_scored"] + 1})
         return result
-    unread: dict[str, str] = {}
-    rows = list(read_records([data], run.recipe, unread))
-    doctor.refuse(doctor.malformed(unread), run.recipe.data.allow)
-    known = prepare(run.recipe, run.task, models.max_length(run.base_folder))
+    known = read_rows(run.recipe)[2]
+    other = run.recipe.data.model_copy(update={"test": (str(Path(data).absolute()),)})
+    rows = read_rows(run.recipe.model_copy(update={"data": other}))[2].splits.test
     return score_run(run, predictions(run, rows, answer_all(run, known.splits.train, rows)), metric)
 
 

@@ -159,7 +159,7 @@ BAD_ROWS = {
         3,
         "no trained token",
     ),
-    "too long": (json.dumps({"prompt": "word " * 300, "completion": "b"}), 3, "tokens"),
+    "too long": (json.dumps({"prompt": "word " * 1300, "completion": "b"}), 3, "tokens"),
 }
 
 

@@ -164,8 +164,10 @@ def test_every_task_and_method_runs_from_rows_to_a_verdict(
         assert all(torch.equal(tensor, ours[name]) for name, tensor in plain.state_dict().items())
     rescored = pegbox.evaluate(found.path)
     assert rescored["systems"] == found.evaluation["systems"]
-    other = pegbox.evaluate(found.path, data=str(write_rows(tmp_path / "more.jsonl", made(40))))
+    other = pegbox.evaluate(found.path, data=str(write_rows(tmp_path / "more.jsonl", made(130)[90:])))
     assert other["rows"] == 40
+    with pytest.raises(DataError, match="leak"):
+        pegbox.evaluate(found.path, data=str(write_rows(tmp_path / "known.jsonl", made(3))))
 
 
 def test_bf16_compute_keeps_what_learns_in_float32(model: Path, rows: Path, tmp_path: Path) -> None:
@@ -260,8 +262,8 @@ def test_training_on_test_rows_is_caught(
 ) -> None:
     right = pipeline.prepare
 
-    def leaking(recipe: Any, task: Any, limit: int) -> Any:
-        data = right(recipe, task, limit)
+    def leaking(recipe: Any, task: Any, *limits: int) -> Any:
+        data = right(recipe, task, *limits)
         object.__setattr__(data, "train", (*data.train, *(task.encode(record) for record in data.splits.test)))
         return data
 

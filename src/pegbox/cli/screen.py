@@ -46,13 +46,14 @@ def evaluation(found: Mapping[str, Any]) -> None:
     """The systems with their intervals, and the verdict."""
     console, primary = Console(soft_wrap=True), found["primary"]
     names = list(dict.fromkeys([primary, *(name for system in found["systems"].values() for name in system)]))
-    table = Table(title=f"{found['rows']} test rows; 95 % intervals", title_justify="left")
-    table.add_column("system")
+    table = Table(title=f"{found['rows']} test rows; 95 % intervals in brackets", title_justify="left")
+    table.add_column("system", no_wrap=True)
     for name in names:
-        table.add_column(f"{name} (primary)" if name == primary else name, justify="right", no_wrap=True)
+        table.add_column(f"{name} (primary)" if name == primary else name, justify="right")
     order = sorted(found["systems"], key=lambda name: name == "tuned")
     for system in order:
-        cells = [_interval(found["systems"][system].get(name)) for name in names]
+        scores = [found["systems"][system].get(name) for name in names]
+        cells = [_interval(scores[0]), *map(_value, scores[1:])]
         table.add_row(system, *cells, style="bold" if system == "tuned" else "")
     console.print(table)
     least = found["comparison"]
@@ -60,6 +61,10 @@ def evaluation(found: Mapping[str, Any]) -> None:
     difference = _interval({"value": least["difference"], "low": least["low"], "high": least["high"]})
     console.print(f"tuned - {least['against']} (least favourable), {primary}: {difference}, p = {least['p_value']:.4f}")
     console.print(escape(found["reason"]))
+
+
+def _value(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else "?" if found["value"] is None else f"{found['value']:.3f}"
 
 
 def _interval(found: Mapping[str, Any] | None) -> str:

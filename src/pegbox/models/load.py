@@ -47,10 +47,10 @@ PROBE_TOKENS = 32
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; one without a padding token pads with its end-of-text token. Raises RecipeError."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise RecipeError(f"the tokenizer cannot be loaded: {error}", where="model") from None
-    tokenizer = _as_published(tokenizer, folder)
+    tokenizer: PreTrainedTokenizerBase = _as_published(loaded, folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
@@ -73,7 +73,7 @@ def _as_published(tokenizer: Any, folder: Path) -> PreTrainedTokenizerBase:
     rebuilt = json.loads(tokenizer.backend_tokenizer.to_str())
     if all(rebuilt.get(part) == published.get(part) for part in ("normalizer", "pre_tokenizer")):
         return tokenizer
-    generic = PreTrainedTokenizerFast.from_pretrained(str(folder))
+    generic: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(str(folder))
     generic.model_input_names = tokenizer.model_input_names
     return generic
 
@@ -194,6 +194,12 @@ def max_length(folder: Path) -> int:
     tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
     unused = [t.padding_idx + 1 for t in tables if isinstance(t, nn.Embedding) and t.padding_idx is not None]
     return int(limit) - max(unused, default=0)
+
+
+def vocabulary(folder: Path) -> int:
+    """How many token ids the model knows."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    return int(config.get_text_config().vocab_size)
 
 
 def stop_ids(folder: Path) -> list[int]:

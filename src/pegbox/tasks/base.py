@@ -94,6 +94,10 @@ class Task(ABC):
     def reference(self, record: Record) -> Any:
         """The right answer of a row, in the user's own terms."""
 
+    def said(self, ids: Sequence[int]) -> str:
+        """The text of ids that a model generated."""
+        return self.renderer.answer(ids)
+
     @abstractmethod
     def predict(
         self,

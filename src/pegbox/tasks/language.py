@@ -84,7 +84,7 @@ class LanguageTask(Task):
             max_new_tokens=max_new_tokens,
             advance=advance,
         )
-        texts = tuple(self.renderer.answer(answer.input_ids) for answer in generated)
+        texts = tuple(self.said(answer.input_ids) for answer in generated)
         return Predictions(texts, sum(1 for _ in count_close(generated)))
 
     def trivial(self, train: Sequence[Record], test: Sequence[Record]) -> Predictions:
