@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_folder import causal_folder, sums
 
 from pegbox.data.formats import to_record
 from pegbox.data.records import Example, Row
@@ -16,6 +15,7 @@ from pegbox.data.render import Renderer
 from pegbox.models import load as models
 from pegbox.models.generation import generate
 from pegbox.tasks.chat import Chat
+from tiny_folder import causal_folder, sums
 
 
 def check_learnt_answers_stop(folder: Path, change: Callable[[Example], Example] = lambda example: example) -> None:
