@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from pegbox import runtime
 from pegbox.data.prepare import Prepared, prepare
-from pegbox.data.records import Record
 from pegbox.data.render import Renderer
-from pegbox.data.sources import read_all
 from pegbox.data.splits import SPLITS
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
-from pegbox.evaluation.score import score
 from pegbox.finished import Run
+from pegbox.finished.scoring import answer_all, predictions, score_run
 from pegbox.methods import METHODS
 from pegbox.metrics import lookup
 from pegbox.models import load as models
@@ -38,7 +35,7 @@ from pegbox.runs import checkpoint, receipt
 from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RunFolder
 from pegbox.runtime import Ranks
-from pegbox.tasks import TASKS, Predictions, Task
+from pegbox.tasks import TASKS, Task
 from pegbox.training import loop
 from pegbox.training.loop import Job
 from pegbox.training.plan import Plan, make_plan
@@ -285,57 +282,6 @@ def _judge(run: Run, data: Prepared) -> Run:
     return run
 
 
-def answer_all(run: Run, train: Sequence[Record], rows: Sequence[Record]) -> dict[str, Predictions]:
-    """The answers of every system to the same rows, tuned last; one model is in memory at a time."""
-    task, recipe = run.task, run.recipe
-    tokens = recipe.evaluate.max_new_tokens
-    assert tokens is not None
-    wanted = systems.choose_shots(task, train, rows, recipe.evaluate.few_shot, recipe.seed) if task.zero_shot else []
-    room = models.max_length(run.base_folder) - tokens
-    shots = systems.fitting_shots(task, wanted, rows, room)
-    base = run.load_base()
-    with runtime.autocast(base.device, runtime.use_bf16(base.device, recipe.train.bf16)):
-        answers = systems.ask_base(task, base, train, rows, shots=shots, max_new_tokens=tokens, seed=recipe.seed)
-    del base
-    answers["tuned"] = run.answers(rows)
-    if task.permutes:
-        answers["permuted"] = systems.permuted(answers["tuned"], recipe.seed)
-    return answers
-
-
-def predictions(run: Run, rows: Sequence[Record], answers: Mapping[str, Predictions]) -> list[dict[str, Any]]:
-    """The lines of `predictions.jsonl`; `unit` says which rows were resampled as one."""
-    units = systems.units(rows).tolist()
-    return [
-        {
-            "id": row.where,
-            "input": run.task.shown(row),
-            "reference": run.task.reference(row),
-            "unit": unit,
-            "answers": {name: given.answers[index] for name, given in answers.items()},
-        }
-        for index, (row, unit) in enumerate(zip(rows, units, strict=True))
-    ]
-
-
-def score_run(run: Run, lines: Sequence[Mapping[str, Any]] | None = None, metric: str | None = None) -> dict[str, Any]:
-    """`evaluation.json` from saved predictions (the run's own, or other `lines`); `metric` replaces the primary."""
-    given = list(lines if lines is not None else run.folder.read_lines("predictions.jsonl"))
-    if not given:
-        raise RecipeError("the run has no predictions", where=str(run.path), cure="finish the run first")
-    settings = run.recipe.evaluate
-    assert settings.primary is not None and settings.metrics is not None
-    return score(
-        run.recipe.task.kind,
-        {name: [line["answers"][name] for line in given] for name in given[0]["answers"]},
-        [line["reference"] for line in given],
-        np.array([line["unit"] for line in given]),
-        primary=metric or settings.primary,
-        metrics=settings.metrics,
-        seed=run.recipe.seed,
-    )
-
-
 def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None = None) -> dict[str, Any]:
     """Score a run again: from its saved predictions, or (`data`) on the rows of another file, none of them in train.
 
@@ -350,24 +296,6 @@ def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None
     other = run.recipe.data.model_copy(update={"test": (str(Path(data).absolute()),)})
     rows = read_rows(run.recipe.model_copy(update={"data": other}))[2].splits.test
     return score_run(run, predictions(run, rows, answer_all(run, known.splits.train, rows)), metric)
-
-
-def predict(run_dir: str | Path, data: str, out: Path) -> int:
-    """Answer the rows of a file with the tuned model, into a new JSONL file; returns their number.
-
-    Raises DataError for rows that cannot be read, RecipeError where `out` exists already.
-    """
-    if out.exists():
-        raise RecipeError("the file exists already", where=str(out), cure="give a new name with --out")
-    run = Run(run_dir)
-    records = [run.task_record(row) for row in read_all([data])]
-    answers = run.answers(records).answers
-    lines = [
-        {"id": record.where, "input": run.task.shown(record), "answer": answer}
-        for record, answer in zip(records, answers, strict=True)
-    ]
-    RunFolder(out.parent).write_lines(out.name, lines)
-    return len(lines)
 
 
 def is_first_rank() -> bool:

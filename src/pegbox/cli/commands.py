@@ -121,7 +121,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Answer the rows of a file with the tuned model."""
-    from pegbox.pipeline import predict as run_predict
+    from pegbox.finished.predicting import predict as run_predict
 
     count = run_predict(run, str(data), out)
     _say({"rows": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")

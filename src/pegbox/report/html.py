@@ -1,7 +1,7 @@
 """`report.html`: one self-contained page with the verdict first. No script, nothing loaded from anywhere.
 
 Everything shown comes from the run folder. Text of users and models is escaped by the template engine; the page's own
-content policy forbids scripts and requests besides. The page's form stands in template.html, its words in wording.py.
+content policy forbids scripts and requests besides. The page's form stands in templates/, its words in wording.py.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from pegbox.evaluation.verdict import TUNED
 from pegbox.recipe import Lora, Recipe
 from pegbox.report import pictures, rows, usage, wording
+from pegbox.report.page import render
 from pegbox.runs.folder import RunFolder
 
 LONG = 280  # characters of a text that are shown without being asked for
@@ -30,9 +28,8 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
     names = wording.system_names(evaluation, recipe)
     log = list(folder.read_lines("metrics.jsonl"))
     unit = "row" if recipe.task.kind == "classification" else "token"
-    template = (Path(__file__).parent / "template.html").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(template).render(
+    return render(
+        "report.html",
         verdict=evaluation["verdict"],
         headline=wording.headline(evaluation, names),
         explanation=wording.explanation(evaluation, names),

@@ -1,0 +1,68 @@
+"""Scoring a run: the answers of every system to the same rows, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pegbox import runtime
+from pegbox.data.records import Record
+from pegbox.errors import RecipeError
+from pegbox.evaluation import systems
+from pegbox.evaluation.score import score
+from pegbox.finished.run import Run
+from pegbox.models import load as models
+from pegbox.tasks import Predictions
+
+
+def answer_all(run: Run, train: Sequence[Record], rows: Sequence[Record]) -> dict[str, Predictions]:
+    """The answers of every system to the same rows, tuned last; one model is in memory at a time."""
+    task, recipe = run.task, run.recipe
+    tokens = recipe.evaluate.max_new_tokens
+    assert tokens is not None
+    wanted = systems.choose_shots(task, train, rows, recipe.evaluate.few_shot, recipe.seed) if task.zero_shot else []
+    room = models.max_length(run.base_folder) - tokens
+    shots = systems.fitting_shots(task, wanted, rows, room)
+    base = run.load_base()
+    with runtime.autocast(base.device, runtime.use_bf16(base.device, recipe.train.bf16)):
+        answers = systems.ask_base(task, base, train, rows, shots=shots, max_new_tokens=tokens, seed=recipe.seed)
+    del base
+    answers["tuned"] = run.answers(rows)
+    if task.permutes:
+        answers["permuted"] = systems.permuted(answers["tuned"], recipe.seed)
+    return answers
+
+
+def predictions(run: Run, rows: Sequence[Record], answers: Mapping[str, Predictions]) -> list[dict[str, Any]]:
+    """The lines of `predictions.jsonl`; `unit` says which rows were resampled as one."""
+    units = systems.units(rows).tolist()
+    return [
+        {
+            "id": row.where,
+            "input": run.task.shown(row),
+            "reference": run.task.reference(row),
+            "unit": unit,
+            "answers": {name: given.answers[index] for name, given in answers.items()},
+        }
+        for index, (row, unit) in enumerate(zip(rows, units, strict=True))
+    ]
+
+
+def score_run(run: Run, lines: Sequence[Mapping[str, Any]] | None = None, metric: str | None = None) -> dict[str, Any]:
+    """`evaluation.json` from saved predictions (the run's own, or other `lines`); `metric` replaces the primary."""
+    given = list(lines if lines is not None else run.folder.read_lines("predictions.jsonl"))
+    if not given:
+        raise RecipeError("the run has no predictions", where=str(run.path), cure="finish the run first")
+    settings = run.recipe.evaluate
+    assert settings.primary is not None and settings.metrics is not None
+    return score(
+        run.recipe.task.kind,
+        {name: [line["answers"][name] for line in given] for name in given[0]["answers"]},
+        [line["reference"] for line in given],
+        np.array([line["unit"] for line in given]),
+        primary=metric or settings.primary,
+        metrics=settings.metrics,
+        seed=run.recipe.seed,
+    )
