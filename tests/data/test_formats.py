@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pegbox.data import formats
-from pegbox.data.formats import FORMATS, refuse_idle_roles, to_record, with_placeholder
+from pegbox.data.formats import FIXED, FORMATS, refuse_idle_roles, to_record, with_placeholder
 from pegbox.data.records import Conversation, LabelledText, Message, PlainText, PromptCompletion, Record, Row
 from pegbox.errors import RecipeError
 
@@ -74,6 +74,42 @@ GOOD = {
     "a label by name": ("classification", {"text": "t", "label": "good"}, LabelledText("t", "good")),
     "a label by number": ("classification", {"text": "t", "label": 3}, LabelledText("t", "3")),
     "a pair of texts": ("classification", {"text": "t", "text_pair": "u", "label": "x"}, LabelledText("t", "x", "u")),
+    "Alpaca": (
+        "chat",
+        {"instruction": "i", "input": "x", "output": "o"},
+        Conversation((Message("user", "i\n\nx"), Message("assistant", "o", 1.0))),
+    ),
+    "Alpaca with an empty input": (
+        "chat",
+        {"instruction": "i", "input": " ", "output": "o", "history": []},
+        Conversation((Message("user", "i"), Message("assistant", "o", 1.0))),
+    ),
+    "Alpaca without an input": (
+        "chat",
+        {"instruction": "i", "input": None, "output": "o", "text": "never read"},
+        Conversation((Message("user", "i"), Message("assistant", "o", 1.0))),
+    ),
+    "Alpaca with a system message": (
+        "chat",
+        {"system": "s", "instruction": "i", "output": "o"},
+        Conversation((Message("system", "s"), Message("user", "i"), Message("assistant", "o", 1.0))),
+    ),
+    "ShareGPT": (
+        "chat",
+        {
+            "conversations": [
+                {"from": "system", "value": "s"},
+                {"from": "human", "value": "u"},
+                {"from": "gpt", "value": "a"},
+            ]
+        },
+        Conversation((Message("system", "s"), Message("user", "u"), Message("assistant", "a", 1.0))),
+    ),
+    "a prompt before Alpaca": (
+        "chat",
+        {"prompt": "p", "completion": "c", "instruction": "i", "output": "o"},
+        Conversation((Message("user", "p"), Message("assistant", "c", 1.0))),
+    ),
     "columns that are not read": ("completion", {"text": "t", "date": [1, {}]}, PlainText("t")),
 }
 
@@ -99,6 +135,34 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a role that is missing": ("chat", {"messages": [{"content": "a"}]}, "message 1 has no role of system, user"),
     "an unknown role": ("chat", {"messages": [{"role": "bot", "content": "a"}]}, "message 1 has no role of"),
     "a role that is a list": ("chat", {"messages": [{"role": ["user"], "content": "a"}]}, "has no role of"),
+    "an input of Alpaca's that is a number": (
+        "chat",
+        {"instruction": "i", "input": 5, "output": "o"},
+        "'input' must be text",
+    ),
+    "Alpaca's earlier turns": (
+        "chat",
+        {"instruction": "i", "output": "o", "history": [["a", "b"]]},
+        "'history' is not read; write these turns as messages",
+    ),
+    "Alpaca without its output": (
+        "chat",
+        {"instruction": "i"},
+        "needs messages or prompt+completion or conversations or",
+    ),
+    "no turns": ("chat", {"conversations": []}, "at least one turn"),
+    "a turn of a tool": (
+        "chat",
+        {"conversations": [{"from": "function_call", "value": "a"}]},
+        "turn 1 is from none of",
+    ),
+    "a turn from a list": ("chat", {"conversations": [{"from": ["gpt"], "value": "a"}]}, "turn 1 is from none of"),
+    "a turn with a weight": (
+        "chat",
+        {"conversations": [{"from": "gpt", "value": "a", "weight": 0}]},
+        "turn 1 must be an object with 'from' and a text 'value', and nothing else",
+    ),
+    "a turn as text": ("chat", {"conversations": ["a"]}, "turn 1 must be an object"),
     "a completion that is a number": (
         "chat",
         {"prompt": "a", "completion": 5},
@@ -140,11 +204,12 @@ anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("assistant"),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "weight", "x"]), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["role", "content", "weight", "from", "value", "x"]), inner, max_size=4)
     ),
     max_leaves=6,
 )
 roles = st.sampled_from(["messages", "prompt", "completion", "text", "text_pair", "label", "group", "other"])
+roles = roles | st.sampled_from(["conversations", "instruction", "input", "output", "system", "history"])
 
 
 @settings(max_examples=600)
@@ -199,8 +264,16 @@ def test_a_role_that_the_task_never_reads_is_an_error_of_the_recipe(task: str, r
 
 def test_every_role_that_a_task_reads_may_be_named() -> None:
     for task, known in FORMATS.items():
-        refuse_idle_roles(task, ["group", *(role for needed, _ in known for role in needed)])
+        refuse_idle_roles(task, ["group", *(role for needed, _ in known for role in needed if role not in FIXED)])
     refuse_idle_roles("classification", ["text_pair"])
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_form_that_is_known_by_its_names_alone_has_no_roles(name: str) -> None:
+    """What is no role in the recipe's schema is none here either, in the cure of the message least of all."""
+    with pytest.raises(RecipeError) as refusal:
+        refuse_idle_roles("chat", [name])
+    assert refusal.value.cure == "its roles are completion, group, messages, prompt"
 
 
 def test_an_instruction_stands_before_a_rows_own_words() -> None:
@@ -234,6 +307,8 @@ def test_an_instruction_without_effect_is_one_error_of_the_recipe(task: str, val
     [
         ("chat", {"prompt": "p"}),
         ("chat", {"messages": [{"role": "user", "content": "u"}]}),
+        ("chat", {"instruction": "i", "input": "x"}),
+        ("chat", {"conversations": [{"from": "human", "value": "u"}]}),
         ("completion", {"prompt": "p"}),
         ("completion", {"text": "t"}),
         ("classification", {"text": "t"}),
@@ -246,5 +321,11 @@ def test_a_row_without_its_answer_is_understood_with_a_placeholder(task: str, va
 
 
 def test_a_placeholder_never_takes_the_place_of_an_answer() -> None:
-    for task, values in (("chat", {"prompt": "p", "completion": "c"}), ("classification", {"text": "t", "label": "x"})):
+    turns = [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]
+    for task, values in (
+        ("chat", {"prompt": "p", "completion": "c"}),
+        ("chat", {"instruction": "i", "output": "o"}),
+        ("chat", {"conversations": turns}),
+        ("classification", {"text": "t", "label": "x"}),
+    ):
         assert with_placeholder(values, task, {}) == values

@@ -186,6 +186,8 @@ FILES = {
     "a JSON file with a hazard": ("rows.json", b'[{"text": NaN}]', "NaN is not a JSON number"),
     "a JSON file of other bytes": ("rows.json", b'[{"text": "\xff"}]', "not UTF-8 text"),
     "a table of other bytes": ("rows.csv", b"text,label\n\xff,a\n", "not UTF-8 text"),
+    "a text of other bytes": ("rows.txt", b"a\n\xff\n", "not UTF-8 text"),
+    "a text in UTF-16": ("rows.md", "text".encode("utf-16"), "UTF-16"),
     "a table that names a column twice": ("rows.csv", b"text,text\na,b\n", "name each column once"),
     "a table whose first line is broken": ("rows.csv", b'"text"x,label\na,b\n', "name each column once"),
     "a table of blank lines": ("rows.csv", b"\n\n", "name each column once"),
@@ -239,6 +241,41 @@ def test_read_all_names_every_row_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError) as refusal:
         read_all([file])
     assert f"{file}:1: " in refusal.value.what and f"{file}:3: " in refusal.value.what
+
+
+def test_read_all_counts_all_rows_that_cannot_be_read_and_names_the_first(tmp_path: Path) -> None:
+    file = written(tmp_path, "rows.jsonl", "x\n" * 500 + "{}\n")
+    with pytest.raises(DataError) as refusal:
+        read_all([file])
+    assert refusal.value.what.startswith("500 rows cannot be read\n") and refusal.value.what.endswith("and 480 more")
+    assert refusal.value.what.count(file) == 20
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rows.txt", "rows.md", "rows.TXT"])
+def test_a_text_is_read_by_paragraphs_with_the_line_at_which_each_begins(tmp_path: Path, name: str) -> None:
+    content = "\ufeff\r\n# Title\r\n \t\r\none\u2028still one\r\n  two\r\n\r\n\r\nlast\x0b"
+    file = written(tmp_path, name, content)
+    assert rows_of(file) == [
+        Row(f"{file}:2", {"text": "# Title"}),
+        Row(f"{file}:4", {"text": "one\u2028still one\n  two"}),
+        Row(f"{file}:8", {"text": "last\x0b"}),
+    ]
+
+
+@settings(max_examples=150)
+@given(text=st.text(alphabet="ab \t\n\r", max_size=40))
+def test_paragraphs_hold_every_character_that_is_not_white(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    file = written(tmp_path_factory.mktemp("text"), "rows.txt", text + "\n")
+    rows = read_all([file])
+    assert "".join("".join(row.values["text"].split()) for row in rows) == "".join(text.split())
+    lines = [*text.split("\n"), "", ""]
+    for row in rows:
+        first = int(row.where.rpartition(":")[2])
+        assert lines[first - 1].removesuffix("\r") == row.values["text"].split("\n")[0]
+        assert first == 1 or not lines[first - 2].strip()
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ Format = Callable[[Mapping[str, Any]], Content]
 UNKNOWN = "?"
 ROLES = ("system", "user", "assistant", "tool", "developer")
 MAX_WEIGHT = 1000.0
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SHOWN = 8  # names in a message
 
 
@@ -48,6 +49,43 @@ def _message(turn: Any, number: int) -> Message:
     if role != "assistant" and turn.get("weight"):
         raise ValueError(f"message {number} has a weight, and only an assistant's turn is trained")
     return Message(role, turn["content"], float(weight) if role == "assistant" else 0.0)
+
+
+def share_gpt(values: Mapping[str, Any]) -> Conversation:
+    """ShareGPT's chat format: `conversations: [{from, value}]`, of human, gpt and system; all of gpt's turns are trained."""
+    turns = values["conversations"]
+    if not isinstance(turns, list) or not turns:
+        raise ValueError("'conversations' must be a list of at least one turn")
+    return Conversation((*_system(values), *(_spoken(turn, number) for number, turn in enumerate(turns, start=1))))
+
+
+def _spoken(turn: Any, number: int) -> Message:
+    if not isinstance(turn, dict) or set(turn) != {"from", "value"} or not isinstance(turn["value"], str):
+        raise ValueError(f"turn {number} must be an object with 'from' and a text 'value', and nothing else")
+    speaker = turn["from"]
+    if not isinstance(speaker, str) or speaker not in SPEAKERS:
+        raise ValueError(f"turn {number} is from none of {', '.join(SPEAKERS)}")
+    return Message(SPEAKERS[speaker], turn["value"], float(SPEAKERS[speaker] == "assistant"))
+
+
+def alpaca(values: Mapping[str, Any]) -> Conversation:
+    """Alpaca's `instruction` and `output`, with an `input` behind the instruction and a `system` message where given."""
+    if values.get("history"):
+        raise ValueError("'history' is not read; write these turns as messages")
+    asked, given = _text(values, "instruction"), _optional(values, "input")
+    asked = f"{asked}\n\n{given}" if given else asked
+    return Conversation((*_system(values), Message("user", asked), Message("assistant", _text(values, "output"), 1.0)))
+
+
+def _system(values: Mapping[str, Any]) -> tuple[Message, ...]:
+    said = _optional(values, "system")
+    return (Message("system", said),) if said else ()
+
+
+def _optional(values: Mapping[str, Any], name: str) -> str:
+    """The text of a column that may be missing or empty."""
+    said = "" if values.get(name) is None else _text(values, name)
+    return said if said.strip() else ""
 
 
 def prompt_completion(values: Mapping[str, Any]) -> PromptCompletion:
@@ -82,16 +120,24 @@ def _name(value: Any, role: str) -> str:
 
 # task kind -> the formats it reads: (the roles that a row must have, the format)
 FORMATS: Mapping[str, tuple[tuple[tuple[str, ...], Format], ...]] = {
-    "chat": ((("messages",), messages), (("prompt", "completion"), prompt_completion_as_chat)),
+    "chat": (
+        (("messages",), messages),
+        (("prompt", "completion"), prompt_completion_as_chat),
+        (("conversations",), share_gpt),
+        (("instruction", "output"), alpaca),
+    ),
     "completion": ((("prompt", "completion"), prompt_completion), (("text",), plain_text)),
     "classification": ((("text", "label"), labelled_text),),
 }
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"classification": ("text_pair",)}
+# names of columns that are no roles: these forms are known by their published names alone
+FIXED = ("conversations", "instruction", "output")
 
 
 def refuse_idle_roles(task: str, columns: Iterable[str]) -> None:
     """Raise RecipeError where `data.columns` names a role that the task never reads."""
-    read = ("group", *OPTIONAL.get(task, ()), *(role for roles, _ in FORMATS[task] for role in roles))
+    named = (role for roles, _ in FORMATS[task] for role in roles if role not in FIXED)
+    read = ("group", *OPTIONAL.get(task, ()), *named)
     for role in columns:
         if role not in read:
             cure = f"its roles are {', '.join(sorted(read))}"
@@ -136,7 +182,15 @@ def with_placeholder(values: Mapping[str, Any], task: str, columns: Mapping[str,
         whole[named["messages"]] = [*turns, {"role": "assistant", "content": UNKNOWN}]
     elif named["prompt"] in whole:
         whole.setdefault(named["completion"], UNKNOWN)
+    elif isinstance(turns := whole.get("conversations"), list) and turns and not _is_gpt(turns[-1]):
+        whole["conversations"] = [*turns, {"from": "gpt", "value": UNKNOWN}]
+    elif "instruction" in whole:
+        whole.setdefault("output", UNKNOWN)
     return whole
+
+
+def _is_gpt(turn: Any) -> bool:
+    return isinstance(turn, dict) and SPEAKERS.get(str(turn.get("from"))) == "assistant"
 
 
 def _instructed(content: Content, instruction: str | None) -> Content:

@@ -83,13 +83,23 @@ class Renderer:
         """The text of ids, to the byte: nothing stripped, nothing cleaned up."""
         return self._codec.decode(ids)
 
-    def answer(self, ids: Sequence[int]) -> str:
-        """What a model said: the text of its ids without the stop token, unstripped."""
-        return self.decode([token for token in ids if token not in self._special])
+    def answer(self, ids: Sequence[int], *, whole: bool = True) -> str:
+        """What a model said: the text of its ids without the stop token, unstripped.
 
-    def reply(self, ids: Sequence[int]) -> str:
+        `whole=False`: ids may follow; what they can still change is left away.
+        """
+        said = [token for token in ids if token not in self._special]
+        return self.decode(said) if whole else self._codec.settled(said)
+
+    def reply(self, ids: Sequence[int], *, whole: bool = True) -> str:
         """What a model said in a conversation: its answer without what the chat template puts around each."""
-        return self.answer(ids).removeprefix(self._frame.lead).removesuffix(self._frame.trail)
+        text, lead, trail = self.answer(ids, whole=whole), self._frame.lead, self._frame.trail
+        if whole:
+            return text.removeprefix(lead).removesuffix(trail)
+        if lead.startswith(text):
+            return ""
+        begun = max(size for size in range(len(trail) + 1) if text.endswith(trail[:size]))
+        return text.removeprefix(lead)[: -begun or None]
 
     def _without_stop(self, ids: list[int]) -> list[int]:
         if not self.stop_ids.isdisjoint(ids):

@@ -1,4 +1,4 @@
-"""Files -> rows. JSONL and JSON arrays, CSV and TSV, Parquet; each row keeps its `file:line` to the end.
+"""Files -> rows. JSONL and JSON arrays, CSV and TSV, text, Parquet; each row keeps its `file:line` to the end.
 
 Bytes are split on `\\n` only: `splitlines` would also cut at U+2028 and U+0085, which JSON strings may hold. Nothing a
 stranger wrote may end in a traceback: what cannot be read becomes a finding of the doctor's.
@@ -9,17 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pegbox.data import encoding
 from pegbox.data.records import Row
+from pegbox.data.strict_json import parse_json
 from pegbox.errors import DataError
 
 WHITE = " \t\r\n"  # JSON's own white space; `strip()` would also take away what only looks like it
-DIGITS = 1000  # of a whole number; Python refuses to read 4,300
+SHOWN = 20  # rows named in a message
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,28 @@ def read(files: Sequence[str]) -> Iterator[Row | MalformedRow]:
 
 
 def read_all(files: Sequence[str]) -> list[Row]:
-    """All rows of the files. Raises DataError that names every row that cannot be read."""
+    """All rows of the files. Raises DataError that counts the rows that cannot be read and names the first of them."""
     rows = list(read(files))
     if unread := [row for row in rows if isinstance(row, MalformedRow)]:
-        raise DataError("\n".join(map(str, unread)), cure="mend these rows")
+        raise refusal(unread)
     return [row for row in rows if isinstance(row, Row)]
+
+
+def refusal(unread: Sequence[MalformedRow]) -> DataError:
+    """The error for rows that cannot be read: how many, and the first of them with their reasons."""
+    told = "".join(f"\n  {row}" for row in unread[:SHOWN])
+    more = f"\n  and {len(unread) - SHOWN} more" if len(unread) > SHOWN else ""
+    count = "1 row" if len(unread) == 1 else f"{len(unread)} rows"
+    return DataError(f"{count} cannot be read{told}{more}", cure="mend these rows")
+
+
+def _text_of(path: Path) -> str:
+    """The whole of a UTF-8 file."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise encoding.refusal(path, data) from None
 
 
 def _refuse_unreadable(path: Path) -> None:
@@ -73,59 +91,9 @@ def _refuse_unreadable(path: Path) -> None:
 # ---- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def parse_json(text: str) -> Any:
-    """JSON as the standard has it. Raises ValueError for what Python's parser lets pass or dies of.
-
-    Refused: NaN and infinities (also as 1e400), duplicate keys, lone surrogates, integers of thousands of digits,
-    nesting deeper than the parser's stack.
-    """
-    try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
-        text.encode("utf-8")
-        if "\\u" in text:  # an escape can write half a pair that the text itself does not hold
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
-    return value
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text if len(text) < 20 else 'a number'} is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > DIGITS:
-        raise ValueError(f"a whole number of {len(text)} digits is too large")
-    return int(text)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValueError(f"the key '{key}' is given twice")
-        values[key] = value
-    return values
-
-
 def _why(error: ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
+        return encoding.row_reason(error.object)
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg[0].lower()}{error.msg[1:]} at column {error.colno}"
     return f"not usable JSON: {error}"
@@ -151,8 +119,9 @@ def _object(where: str, value: Any) -> Row | MalformedRow:
 
 def _read_json(path: Path) -> Iterator[Row | MalformedRow]:
     """A JSON array of objects; the place of a row is its number in the array (several may stand on one line)."""
+    text = _text_of(path)
     try:
-        values = parse_json(path.read_bytes().decode("utf-8-sig"))
+        values = parse_json(text)
     except ValueError as error:
         where = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
         raise DataError(_why(error), where=where, cure="mend the file, or write one JSON object a line") from None
@@ -167,11 +136,7 @@ def _read_json(path: Path) -> Iterator[Row | MalformedRow]:
 
 def _read_csv(path: Path, delimiter: str = ",") -> Iterator[Row | MalformedRow]:
     """A table whose first line names the columns; the place of a row is its first line. Blank lines are no rows."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError("not UTF-8 text", where=str(path), cure="save the table as UTF-8") from None
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = csv.reader(io.StringIO(_text_of(path), newline=""), delimiter=delimiter, strict=True)
     rows = _cells(lines)
     _, names = next(rows, (1, []))
     if isinstance(names, csv.Error) or not names or len(set(names)) < len(names):
@@ -205,6 +170,23 @@ def _read_tsv(path: Path) -> Iterator[Row | MalformedRow]:
     return _read_csv(path, "\t")
 
 
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+def _read_paragraphs(path: Path) -> Iterator[Row]:
+    """One row `{"text": paragraph}` for what stands between blank lines; its place is its first line.
+
+    What a text says is not looked at: a blank line within a Markdown code block ends a paragraph too.
+    """
+    lines: list[str] = []
+    for number, line in enumerate([*_text_of(path).split("\n"), ""], start=1):
+        if line.strip(WHITE):
+            lines.append(line.removesuffix("\r"))
+        elif lines:
+            yield Row(f"{path}:{number - len(lines)}", {"text": "\n".join(lines)})
+            lines = []
+
+
 # ---- Parquet ---------------------------------------------------------------------------------------------------------
 
 
@@ -226,5 +208,7 @@ READERS = {
     ".json": _read_json,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
+    ".txt": _read_paragraphs,
+    ".md": _read_paragraphs,
     ".parquet": _read_parquet,
 }

@@ -1,0 +1,1 @@
+"""What could be trained on some rows: columns -> task, roles and settings -> a recipe with comments."""

@@ -1,0 +1,68 @@
+"""What a recipe needs that depends on the number of rows: shares that give a verdict its test rows, epochs, batch size.
+
+The splits are made by hash, so how many rows a share gives is not its product but found out: by splitting, with the seed
+and the function that training will use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from pegbox.data.records import LabelledText, Record
+from pegbox.data.splits import Splits, split, twin_key
+from pegbox.errors import DataError
+
+SEED = 42  # the recipe's default
+UNITS = 30  # test rows that a verdict takes (evaluation.verdict.MINIMUM_UNITS)
+TEST = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+VALIDATION = (0.1, 0.15, 0.2, 0.3)
+UPDATES = 100  # where three epochs are fewer, few rows are shown more often
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Shares, epochs and batch size; `test_units` are the test rows that a verdict counts."""
+
+    validation: float
+    test: float
+    num_train_epochs: int
+    batch_size: int
+    test_units: int
+
+
+def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Settings:
+    """The least share of test rows that a verdict takes, where there is one. `complete`: these are all records.
+
+    Raises DataError where they cannot be split into train, validation and test at all.
+    """
+    for least, shares in ((UNITS, product(TEST, VALIDATION[:2])), (1, product((0.2, 0.3, 0.4), VALIDATION))):
+        for test, validation in shares:
+            made = _tried(records, test, validation)
+            if made is None or (units := _units(made.test)) < least or len(made.validation) < min(5, least):
+                continue
+            rows = len(made.train)
+            batch_size = 16 if rows >= 160 else 8 if rows >= 24 else 4
+            epochs = 3 if not complete else max(3, min(10, math.ceil(UPDATES * batch_size / rows)))
+            return Settings(validation, test, epochs, batch_size, units)
+    what = f"{len(records)} rows are too few to be split into train, validation and test"
+    raise DataError(what if len(records) > 1 else "one row cannot be split", where=where, cure=MORE)
+
+
+MORE = f"give more rows: about 80 for a verdict, which takes {UNITS} test rows"
+
+
+def _tried(records: Sequence[Record], test: float, validation: float) -> Splits | None:
+    """The split as training will make it; None where a part is empty or nothing can be told apart."""
+    try:
+        made = split(records, {}, {"validation": validation, "test": test}, SEED)
+    except DataError:
+        return None
+    labels = {record.content.label for record in made.train if isinstance(record.content, LabelledText)}
+    return None if isinstance(records[0].content, LabelledText) and len(labels) < 2 else made
+
+
+def _units(test: Sequence[Record]) -> int:
+    return len({twin_key(record.content) for record in test})
