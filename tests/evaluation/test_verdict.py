@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from pegbox.evaluation.verdict import Verdict, judge
+from pegbox.evaluation.verdict import Verdict, judge, units_needed
 from pegbox.metrics import METRICS, FloatArray, paired_statistics
 
 MEAN, PERPLEXITY = METRICS["exact_match"], METRICS["perplexity"]
@@ -213,3 +213,8 @@ def test_the_signature_of_a_metric_is_written_beside_its_number() -> None:
 def test_what_cannot_be_compared_is_our_bug(statistics: dict[str, FloatArray], units: np.ndarray) -> None:
     with pytest.raises(AssertionError):
         judge(MEAN, statistics, units, seed=0)
+
+
+def test_a_difference_of_rounding_asks_for_no_number_of_rows() -> None:
+    assert units_needed(0.02, 0.02, 400, shown=False) < 10_000
+    assert units_needed(1e-6, 0.02, 400, shown=False) == math.inf

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -80,7 +81,8 @@ def ask(
 ) -> Predictions:
     """One model's answers, with a progress bar."""
     with bar(label, len(rows)) as shown:
-        return task.predict(model, rows, shots=shots, max_new_tokens=max_new_tokens, advance=shown.advance)
+        found = task.predict(model, rows, shots=shots, max_new_tokens=max_new_tokens, advance=shown.advance)
+    return replace(found, shots=len(shots))
 
 
 def permuted(tuned: Predictions, seed: int) -> Predictions:

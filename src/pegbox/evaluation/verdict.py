@@ -24,6 +24,7 @@ from pegbox.evaluation.bootstrap import ALPHA, RESAMPLES, Distribution, Units, p
 from pegbox.metrics import FloatArray, Metric
 
 MINIMUM_UNITS = 30
+MOST_UNITS = 1_000_000  # a difference that would take more test rows than these is none
 POWER = 0.8
 TUNED, BASE, FEW_SHOT, TRIVIAL = "tuned", "base", "base_few_shot", "trivial"
 
@@ -101,7 +102,7 @@ def interval_of(
 ) -> Interval:
     """One system's value and interval from its statistics [n, k] and the rows' units [n]: for secondary metrics."""
     grouped = Units.of(units)
-    return _intervals(metric, {"system": statistics}, grouped, seed, resamples)[0]["system"]
+    return intervals(metric, {"system": statistics}, grouped, seed, resamples)[0]["system"]
 
 
 def judge(
@@ -119,18 +120,31 @@ def judge(
     """
     assert TUNED in statistics and len(statistics) > 1, f"a verdict needs tuned and a rival, not {sorted(statistics)}"
     grouped = Units.of(units)
-    systems, resampled = _intervals(metric, statistics, grouped, seed, resamples)
+    systems, resampled = intervals(metric, statistics, grouped, seed, resamples)
     comparisons: dict[str, Comparison] = {}
     needed = 0.0
     for rival in statistics:
         if rival == TUNED:
             continue
-        spread = Distribution(_advantage(metric, resampled[TUNED], resampled[rival]), grouped)
-        difference = float(_advantage(metric, systems[TUNED].value, systems[rival].value))
-        comparison = Comparison(rival, metric.name, difference, *spread.interval(), p_value=spread.p_value())
+        comparison, spread = compare(metric, TUNED, rival, systems, resampled, grouped)
         comparisons[rival] = comparison
-        needed = max(needed, _units_needed(difference, spread.standard_error, comparison.low, grouped.count))
+        shown = comparison.low > 0
+        needed = max(needed, units_needed(comparison.difference, spread.standard_error, grouped.count, shown=shown))
     return _verdict(metric, grouped, systems, comparisons, needed)
+
+
+def compare(
+    metric: Metric,
+    system: str,
+    rival: str,
+    systems: Mapping[str, Interval],
+    resampled: Mapping[str, FloatArray],
+    units: Units,
+) -> tuple[Comparison, Distribution]:
+    """One system against another, from what `intervals` found of both: the comparison, and how the difference spreads."""
+    spread = Distribution(_advantage(metric, resampled[system], resampled[rival]), units)
+    difference = float(_advantage(metric, systems[system].value, systems[rival].value))
+    return Comparison(rival, metric.name, difference, *spread.interval(), p_value=spread.p_value()), spread
 
 
 def _advantage(metric: Metric, tuned: FloatArray | float, rival: FloatArray | float) -> FloatArray:
@@ -139,7 +153,7 @@ def _advantage(metric: Metric, tuned: FloatArray | float, rival: FloatArray | fl
     return paired_difference(tuned, rival) if metric.greater_is_better else paired_difference(rival, tuned)
 
 
-def _intervals(
+def intervals(
     metric: Metric, statistics: Mapping[str, FloatArray], units: Units, seed: int, resamples: int
 ) -> tuple[dict[str, Interval], dict[str, FloatArray]]:
     """Each system's value with its interval, and its resampled values [B], the resamples being the same for all."""
@@ -154,14 +168,19 @@ def _intervals(
     return systems, dict(zip(statistics, resampled, strict=True))
 
 
-def _units_needed(difference: float, standard_error: float, low: float, units: int) -> float:
-    """Units at which a true `difference` is shown with 80 % power: its standard error falls as their square root."""
+def units_needed(difference: float, standard_error: float, units: int, *, shown: bool, alpha: float = ALPHA) -> float:
+    """Units at which a true `difference` is shown with 80 % power: its standard error falls as their square root.
+
+    Infinite where no number of units that anybody tests on shows it; more than `units` unless it is `shown` already.
+    """
     if not difference > 0 or not math.isfinite(standard_error):
         return math.inf
     normal = NormalDist()
-    quantiles = normal.inv_cdf(1 - ALPHA / 2) + normal.inv_cdf(POWER)
+    quantiles = normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)
     enough = units * (quantiles * standard_error / difference) ** 2
-    return max(enough, MINIMUM_UNITS, 0 if low > 0 else units + 1)
+    if enough > MOST_UNITS:
+        return math.inf
+    return max(enough, MINIMUM_UNITS, 0 if shown else units + 1)
 
 
 def _decide(comparisons: Mapping[str, Comparison], units: int) -> Literal["better", "worse", "not shown"]:
