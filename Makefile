@@ -6,7 +6,7 @@ ARGS ?=
 python := .venv/bin/python
 ready := .venv/.installed
 
-.PHONY: demo test check format bench campaigns clean
+.PHONY: demo test check format bench docs campaigns clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
 .NOTPARALLEL:
 
@@ -28,6 +28,10 @@ format: $(ready)  ## mend what can be mended by machine
 
 bench: $(ready)  ## speed of the training loop
 	$(python) benchmarks/throughput.py $(ARGS)
+
+docs: $(ready)  ## the site, in dist/docs
+	$(python) -m sphinx -W --keep-going -q -E -d dist/.doctrees -b html docs dist/docs $(ARGS)
+	@echo "dist/docs/index.html"
 
 campaigns: $(ready)  ## the long simulations, whose figures are committed
 	$(python) benchmarks/verdict_simulation.py

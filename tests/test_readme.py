@@ -6,15 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
-import types
-import typing
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from pegbox import errors
-from pegbox.recipe import Recipe, load
+from pegbox.recipe import load
 from source_tree import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -27,24 +24,6 @@ def rows_of(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
-def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
-    """Every key of a recipe, dotted: `train.batch_size`; for a union of choices those of all its members."""
-    keys = set()
-    for name, field in model.model_fields.items():
-        inner = [part for part in parts_of(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
-        keys |= {f"{prefix}{name}"} if not inner else set().union(*(fields_of(i, f"{prefix}{name}.") for i in inner))
-    return keys
-
-
-def parts_of(annotation: object) -> list[object]:
-    """An annotation without `Annotated`, and a union taken apart."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return parts_of(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        return [inner for part in typing.get_args(annotation) for inner in parts_of(part)]
-    return [annotation]
-
-
 def test_the_recipe_shown_is_valid(tmp_path: Path) -> None:
     shown = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
     assert len(shown) == 1
@@ -52,11 +31,6 @@ def test_the_recipe_shown_is_valid(tmp_path: Path) -> None:
     recipe = load(tmp_path / "recipe.yaml")
     assert recipe.train.learning_rate == 2e-4
     assert recipe.data.train == (str(tmp_path / "tickets.jsonl"),)
-
-
-def test_the_table_of_keys_is_complete_and_has_no_other() -> None:
-    listed = {key for row in rows_of("key") for key in re.findall(r"`([\w.]+)`", row[0])}
-    assert listed - {"model"} == fields_of(Recipe)
 
 
 def test_every_core_dependency_has_a_reason_and_no_other() -> None:

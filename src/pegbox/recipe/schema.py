@@ -89,11 +89,20 @@ AllLinearOrNames = Annotated[
     _must_be("'all-linear' or a list of names", lambda value: value == "all-linear" or _are_names(value)),
 ]
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+Trackers = Annotated[
+    tuple[TrackerName, ...],
+    BeforeValidator(
+        lambda value: () if value == "none" else _listed(value),
+        json_schema_input_type=Literal["none"] | TrackerName | tuple[TrackerName, ...],
+    ),
+]
+
 
 class Model(Frozen):
     """Which pretrained model: a hub id, a folder in the hub's layout, or a `.gguf` file."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="a hub id, a folder in the hub's layout, or a `.gguf` file")
 
 
 class Chat(Frozen):
@@ -125,10 +134,10 @@ else:
 class Data(Frozen):
     """Which rows, what their columns mean, and how they are split."""
 
-    train: Files
-    validation: ShareOrFiles = 0.1
-    test: ShareOrFiles = 0.1
-    columns: dict[Role, str] = {}
+    train: Annotated[Files, Field(description="the rows to learn from: .jsonl, .json, .csv, .tsv, .parquet")]
+    validation: ShareOrFiles = Field(default=0.1, description="a share of train, or files: for the best checkpoint")
+    test: ShareOrFiles = Field(default=0.1, description="a share of train, or files: read once, for the verdict")
+    columns: dict[Role, str] = Field(default={}, description="where columns have other names: {text: review}")
     instruction: str | None = Field(
         default=None,
         min_length=1,
@@ -137,8 +146,12 @@ class Data(Frozen):
     max_length: Annotated[int, Field(gt=1), NoTruth] | None = Field(
         default=None, description="tokens; default: the model's limit"
     )
-    truncation: Literal["refuse", "drop"] = "refuse"
-    allow: tuple[Literal["malformed", "no_trained_token", "too_long", "leak"], ...] = ()
+    truncation: Literal["refuse", "drop"] = Field(
+        default="refuse", description="what becomes of a row that is too long"
+    )
+    allow: tuple[Literal["malformed", "no_trained_token", "too_long", "leak"], ...] = Field(
+        default=(), description="findings that shall not stop training; such rows are dropped (leaks stay) and listed"
+    )
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Data:
@@ -158,11 +171,11 @@ class Lora(Frozen):
     """Low-rank updates beside frozen linear layers (Hu et al. 2021, arXiv 2106.09685); names as in PEFT."""
 
     kind: Literal["lora"] = "lora"
-    r: Count = 16
+    r: Count = Field(default=16, description="the rank of the update")
     lora_alpha: Amount | None = Field(default=None, description="the update is scaled by lora_alpha / r; default: 2 r")
-    lora_dropout: Number = Field(default=0.0, ge=0, lt=1)
+    lora_dropout: Number = Field(default=0.0, ge=0, lt=1, description="on the input of the update, in training")
     use_rslora: bool = Field(default=False, description="scale by lora_alpha / sqrt(r) (arXiv 2312.03732)")
-    target_modules: AllLinearOrNames = "all-linear"
+    target_modules: AllLinearOrNames = Field(default="all-linear", description="the linear layers that get an update")
 
 
 Method = Annotated[Full | Lora, Field(discriminator="kind")]
@@ -171,21 +184,30 @@ Method = Annotated[Full | Lora, Field(discriminator="kind")]
 class Train(Frozen):
     """The training run; `batch_size` is the number of examples in one optimizer update, over all ranks."""
 
-    num_train_epochs: Amount = 3.0
+    num_train_epochs: Amount = Field(default=3.0, description="passes over train; 0.5 is half a pass")
     max_steps: Count | None = Field(default=None, description="updates; overrides num_train_epochs")
-    batch_size: Count = 16
+    batch_size: Count = Field(default=16, description="examples in one update, over all ranks")
     micro_batch_size: AutoOrCount = Field(default="auto", description="upper limit on rows at once")
-    learning_rate: Amount | None = Field(default=None, description="default: 2e-4 for lora, 2e-5 for full")
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_ratio: Number = Field(default=0.05, ge=0, le=1)
-    weight_decay: Number = Field(default=0.0, ge=0)
-    max_grad_norm: Amount = 1.0
-    eval_steps: Count | None = Field(default=None, description="default: a tenth of the run")
-    save_steps: Count | None = Field(default=None, description="default: eval_steps")
-    save_total_limit: Whole = Field(default=2, ge=2)
-    early_stopping_patience: Count | None = Field(default=None, description="validations without improvement")
-    early_stopping_threshold: Number = Field(default=0.0, ge=0)
+    learning_rate: Amount | None = Field(default=None, description="of AdamW; default: 2e-4 for lora, 2e-5 for full")
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the learning rate falls after the warm-up"
+    )
+    warmup_ratio: Number = Field(default=0.05, ge=0, le=1, description="share of the updates in which it rises")
+    weight_decay: Number = Field(default=0.0, ge=0, description="of matrices; biases and norms never decay")
+    max_grad_norm: Amount = Field(default=1.0, description="a longer gradient is shortened to this")
+    eval_steps: Count | None = Field(
+        default=None, description="updates between validations; default: a tenth of the run"
+    )
+    save_steps: Count | None = Field(default=None, description="updates between checkpoints; default: eval_steps")
+    save_total_limit: Whole = Field(default=2, ge=2, description="checkpoints kept; the best is never deleted")
+    early_stopping_patience: Count | None = Field(
+        default=None, description="validations without improvement before it stops; default: never"
+    )
+    early_stopping_threshold: Number = Field(default=0.0, ge=0, description="a smaller improvement counts as none")
     bf16: bool | None = Field(default=None, description="compute in bfloat16; default: on a GPU that can")
+    report_to: Trackers | None = Field(
+        default=None, description="trackers, or none; default: tensorboard (local files) where it is installed"
+    )
 
     @model_validator(mode="after")
     def _the_threshold_has_an_effect(self) -> Train:
@@ -197,12 +219,12 @@ class Train(Frozen):
 class Evaluate(Frozen):
     """How the test rows are scored."""
 
-    metrics: Names | None = Field(default=None, description="default: the task's")
+    metrics: Names | None = Field(default=None, description="what is computed; default: the task's")
     primary: str | None = Field(
-        default=None, min_length=1, description="what the verdict is about; fixed before training"
+        default=None, min_length=1, description="what the verdict is about, fixed before training; default: the task's"
     )
     max_new_tokens: Count | None = Field(
-        default=None, description="default: a quarter more than train's longest answer"
+        default=None, description="length of an answer; default: a quarter more than train's longest"
     )
     few_shot: Whole = Field(
         default=5, ge=0, description="rows of train shown to the untouched model; 0: no such system"
@@ -219,7 +241,7 @@ class Recipe(Frozen):
     method: Annotated[Method, _named("kind", Method, kind="lora")] = Lora()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-    seed: Whole = Field(default=42, ge=0, lt=2**31)
+    seed: Whole = Field(default=42, ge=0, lt=2**31, description="fixes everything that is drawn")
 
     @model_validator(mode="after")
     def _the_instruction_has_an_effect(self) -> Recipe:

@@ -1,0 +1,141 @@
+"""The pages that are made from the program itself, so that they cannot say what it does not do.
+
+`recipe_reference`: every key of a recipe, from the pydantic models. `command_reference`: every command's own help. `conf.py`
+puts what they return in the place of a line `<!-- generated: recipe -->` or `<!-- generated: commands -->` of a page, when
+the site is built; nothing generated is kept. Both return Markdown.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import typer.main
+from pydantic import BaseModel
+
+from pegbox.cli.commands import app
+from pegbox.recipe import Recipe
+
+WIDTH = 90  # of a command's help, in characters
+MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+KINDS = {"string": "text", "number": "number", "integer": "whole number", "boolean": "`true` or `false`"}
+LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+PLURALS = {"text": "texts", "number": "numbers", "whole number": "whole numbers"}
+
+
+# ---- the recipe ------------------------------------------------------------------------------------------------------
+
+
+def models_of(annotation: Any) -> list[type[BaseModel]]:
+    """The models among the choices of a field's type."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return models_of(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return [model for part in typing.get_args(annotation) for model in models_of(part)]
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return [annotation] if is_model else []
+
+
+def in_words(schema: Mapping[str, Any]) -> str:
+    """What a key may hold, from its JSON schema."""
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return _either([f"`{value}`" for value in schema["enum"]])
+    if "anyOf" in schema:
+        return _either([in_words(part) for part in schema["anyOf"] if part.get("type") != "null"])
+    if schema["type"] == "array":
+        inner = in_words(schema["items"])
+        return f"a list of {PLURALS.get(inner, inner)}"
+    if schema["type"] == "object":
+        names = in_words(schema["propertyNames"]) if "propertyNames" in schema else "names"
+        return f"a mapping; keys: {names}"
+    limits = [f"{word} {schema[key]}" for key, word in LIMITS.items() if key in schema]
+    return f"{KINDS[schema['type']]} {' and '.join(limits)}".strip()
+
+
+def _either(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def default_in_words(default: Any) -> str:
+    """A default as it is written in YAML; what pegbox chooses is said in the meaning."""
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, float):
+        return f"`{default:g}`"
+    return f"`{list(default) if isinstance(default, tuple) else default}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """One line of a table for each key of a part of the recipe, `kind` apart."""
+    properties = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        if name == "kind" or models_of(field.annotation):
+            continue
+        default = "(needed)" if field.is_required() else default_in_words(field.get_default(call_default_factory=True))
+        cells = (f"`{prefix}{name}`", in_words(properties[name]), default, field.description or "")
+        yield f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _table(model: type[BaseModel], prefix: str) -> list[str]:
+    rows = list(_rows(model, prefix))
+    return ["| key | may be | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
+
+
+def _default_kind(default: Any) -> str:
+    """Which choice is taken where the key is left away."""
+    return f"Default: `{default.kind}`." if hasattr(default, "kind") else "It must be given."
+
+
+def recipe_reference() -> str:
+    """A section for each part of a recipe, with a table of its keys; one below it for each choice of a `kind`."""
+    lines = []
+    for name, field in Recipe.model_fields.items():
+        choices = models_of(field.annotation)
+        if not choices:
+            continue
+        lines += [f"## {name}", ""]
+        if "kind" in choices[0].model_fields:
+            kinds = _either([f"`{choice.model_fields['kind'].default}`" for choice in choices])
+            lines += [
+                f"`{name}.kind` is {kinds}. {_default_kind(field.default)} `{name}: X` is short for `{name}: {{kind: X}}`.",
+                "",
+            ]
+        for choice in choices:
+            heading = (
+                [f"### {name}: {choice.model_fields['kind'].default}", ""] if "kind" in choice.model_fields else []
+            )
+            lines += [*heading, choice.__doc__ or "", "", *_table(choice, f"{name}.")]
+    return "\n".join([*lines, "## The rest", "", *_table(Recipe, "")])
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------------
+
+
+def command_reference() -> str:
+    """The help of every command, as a person sees it."""
+    group: Any = typer.main.get_command(app)
+    sections = []
+    for name, command in group.commands.items():
+        parent = group.context_class(group, info_name="pegbox", terminal_width=WIDTH, max_content_width=WIDTH)
+        context = command.context_class(command, info_name=name, parent=parent)
+        sections.append(f"## pegbox {name}\n\n```text\n{command.get_help(context).rstrip()}\n```\n")
+    return "\n".join(sections)
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {"recipe": recipe_reference, "commands": command_reference}
+
+
+def fill(source: str) -> str:
+    """A page with its marks replaced by what they name."""
+    return MARK.sub(lambda mark: GENERATED[mark.group(1)](), source)
