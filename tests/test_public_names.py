@@ -7,6 +7,7 @@ import pytest
 import pegbox
 
 NAMES = [
+    "ChangedError",
     "DataError",
     "NotBetterError",
     "PegboxError",

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pegbox.errors import DataError, NotBetterError, PegboxError, RecipeError, TrainingError
+    from pegbox.errors import ChangedError, DataError, NotBetterError, PegboxError, RecipeError, TrainingError
     from pegbox.finished import Run
     from pegbox.pipeline import check, evaluate, train
     from pegbox.recipe import Recipe
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ChangedError": "errors.ChangedError",
     "DataError": "errors.DataError",
     "NotBetterError": "errors.NotBetterError",
     "PegboxError": "errors.PegboxError",
@@ -32,6 +33,7 @@ _HOMES = {
     "train": "pipeline.train",
 }
 __all__ = [
+    "ChangedError",
     "DataError",
     "NotBetterError",
     "PegboxError",

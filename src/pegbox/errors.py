@@ -3,6 +3,7 @@
     PegboxError            1   (a bug of ours, unless a subclass says otherwise)
     |-- RecipeError        2   the recipe or the command line is wrong
     |-- DataError          3   the data is refused
+    |-- ChangedError       3   a run is not what was measured
     |-- TrainingError      4   training failed: not finite, out of memory for good, disk full
     `-- NotBetterError     5   the verdict is not "better" and the user asked for that to be an error
 
@@ -34,6 +35,12 @@ class RecipeError(PegboxError):
 
 class DataError(PegboxError):
     """The rows cannot be trained on as they are."""
+
+    exit_code = 3
+
+
+class ChangedError(PegboxError):
+    """A run is not what was measured: a file of it, or an answer of its model, is another than it was."""
 
     exit_code = 3
 

@@ -1,7 +1,12 @@
-"""Progress on stderr: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress: a bar with rate and time left on a terminal, one line that changes in a notebook, a line now and then elsewhere.
+
+A program that wants none of it sets the logger `pegbox.progress` to CRITICAL.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +15,8 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger("pegbox")
 
 
 class Bar(Protocol):
@@ -24,26 +31,44 @@ class _Silent:
         pass
 
 
-class _Lines:
-    """For a log file: a line at most every ten seconds, and one at the end."""
+class _Counted:
+    """What all lines of text tell: how much is done, how fast it goes, how long it will take."""
+
+    every = 10.0  # seconds between two lines
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done, self.began, self.said = 0, time.monotonic(), time.monotonic()
+        self.done, self.began, self.said = 0, time.monotonic(), -math.inf
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
         now = time.monotonic()
-        if now - self.said < 10 and self.done < self.total:
+        if now - max(self.said, self.began) < self.every and self.done < self.total:
             return
         self.said = now
         rate = self.done / max(now - self.began, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        print(
-            f"{self.label}: {self.done}/{self.total}, {rate:.1f} {self.unit}/s, {left:.0f} s left {note}".rstrip(),
-            file=sys.stderr,
-            flush=True,
-        )
+        told = f"{self.label}: {self.done}/{self.total}, {rate:.1f} {self.unit}/s, {left:.0f} s left {note}"
+        self.tell(told.rstrip())
+
+    def tell(self, line: str) -> None:
+        """For a log file: a line of its own."""
+        print(line, file=sys.stderr, flush=True)
+
+
+class _Notebook(_Counted):
+    """One output of the cell, which changes."""
+
+    every = 0.5
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        from IPython.display import display
+
+        super().__init__(label, total, unit)
+        self.shown = display({"text/plain": f"{label}: 0/{total}"}, raw=True, display_id=True)
+
+    def tell(self, line: str) -> None:
+        self.shown.update({"text/plain": line}, raw=True)
 
 
 class _Rich:
@@ -59,11 +84,13 @@ class _Rich:
 
 @contextmanager
 def bar(label: str, total: int, unit: str = "rows", *, shown: bool = True) -> Iterator[Bar]:
-    """A progress bar for `total` units of work, on stderr; `shown=False` (another rank, say) is silent."""
-    if not shown or total == 0:
+    """A progress bar for `total` units of work; `shown=False` (another rank, say) is silent."""
+    if not shown or total == 0 or not logging.getLogger("pegbox.progress").isEnabledFor(logging.ERROR):
         yield _Silent()
+    elif _in_notebook():
+        yield _Notebook(label, total, unit)
     elif not sys.stderr.isatty():
-        yield _Lines(label, total, unit)
+        yield _Counted(label, total, unit)
     else:
         columns = (
             TextColumn("{task.description}"),
@@ -75,3 +102,17 @@ def bar(label: str, total: int, unit: str = "rows", *, shown: bool = True) -> It
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield _Rich(progress, label, total)
+
+
+@contextmanager
+def step(label: str) -> Iterator[None]:
+    """Tell (to those who asked for every step) that a piece of work is done, and how long it took."""
+    began = time.monotonic()
+    yield
+    log.debug("%s: %.1f s", label, time.monotonic() - began)
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel runs this (Jupyter, Colab, VS Code): then somebody loaded it before us."""
+    kernel = sys.modules.get("ipykernel.kernelapp")
+    return kernel is not None and bool(kernel.IPKernelApp.initialized())

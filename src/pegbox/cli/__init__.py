@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 
+from pegbox.cli.app import set_volume
 from pegbox.cli.commands import app
 from pegbox.errors import PegboxError, TrainingError
 
@@ -19,7 +20,7 @@ from pegbox.errors import PegboxError, TrainingError
 def main() -> None:
     """The `pegbox` command."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pegbox").setLevel(logging.INFO)
+    set_volume(quiet=False, verbose=False)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()

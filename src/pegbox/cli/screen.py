@@ -1,7 +1,8 @@
-"""What a person reads on the terminal: findings, tokens, the table of systems, the verdict."""
+"""What a person reads on the terminal: findings, tokens, tables of systems and runs, the verdict."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -15,6 +16,7 @@ from pegbox.demo.run import asked
 from pegbox.finished import Run
 
 DOZEN = 12
+WIDE = 200  # columns of a table that no terminal shows
 COLOURS = {"better": "bold green", "worse": "bold red", "not shown": "bold yellow"}
 
 
@@ -27,6 +29,19 @@ def check(found: Mapping[str, Any]) -> None:
     rows = ", ".join(f"{count} {name}" for name, count in found["rows"].items())
     console.print(f"rows: {rows}\nmodel: {escape(found['model']['name'])} ({escape(found['model']['source'])})")
     console.print(f"plan: {found['plan']['summary']}")
+
+
+def proposal(found: Mapping[str, Any]) -> None:
+    """What `init` saw, how sure it is, and what to do next."""
+    console = Console(soft_wrap=True)
+    console.print(f"[bold]{found['task']}[/bold] ({found['sureness']}), {found['rows']:,} rows read")
+    for reason in found["reasons"]:
+        console.print(f"  {escape(reason)}")
+    for open_question in found["unknown"]:
+        console.print(f"[bold yellow]look at this:[/bold yellow] {escape(open_question)}")
+    recipe = shlex.quote(found["recipe"])
+    console.print(f"recipe: {escape(recipe)}\nnext:   pegbox check {escape(recipe)}", highlight=False)
+    console.print(f"        pegbox train {escape(recipe)}", highlight=False)
 
 
 def preview(examples: Sequence[Mapping[str, Any]]) -> None:
@@ -58,8 +73,8 @@ def evaluation(found: Mapping[str, Any]) -> None:
     console.print(table)
     least = found["comparison"]
     console.print(Text(f"verdict: {found['verdict']}", COLOURS[found["verdict"]]))
-    difference = _interval({"value": least["difference"], "low": least["low"], "high": least["high"]})
-    console.print(f"tuned - {least['against']} (least favourable), {primary}: {difference}, p = {least['p_value']:.4f}")
+    told = f"{_interval(least)}, p = {least['p_value']:.4f}"
+    console.print(f"tuned - {least['against']} (least favourable), {primary}: {told}")
     console.print(escape(found["reason"]))
 
 
@@ -68,16 +83,67 @@ def _value(found: Mapping[str, Any] | None) -> str:
 
 
 def _interval(found: Mapping[str, Any] | None) -> str:
+    """A value, or a difference, with its interval."""
     if found is None:
         return ""
-    value, low, high = (("?" if found[key] is None else f"{found[key]:.3f}") for key in ("value", "low", "high"))
+    ends = [found.get("value", found.get("difference")), found["low"], found["high"]]
+    value, low, high = ("?" if end is None else f"{end:.3f}" for end in ends)
     return f"{value} [dim]({low} .. {high})[/dim]"
+
+
+def comparison(found: Mapping[str, Any]) -> None:
+    """Which run is ahead, every run's score, every pair's difference, and what a reader should know of them."""
+    console, primary = Console(soft_wrap=True), found["primary"]
+    table = Table(title=f"{found['rows']} rows that all runs share; 95 % intervals in brackets", title_justify="left")
+    for name in ("run", "model", "method", "own verdict"):
+        table.add_column(name, no_wrap=name == "run")
+    table.add_column(primary, justify="right", no_wrap=True)
+    for run in found["runs"]:
+        score = _interval(run["metrics"][primary])
+        table.add_row(escape(run["name"]), escape(run["model"]), run["method"], run["verdict"], score)
+    console.print(table)
+    for pair in found["differences"]:
+        by = f"{_interval(pair)}, p = {pair['p_adjusted']:.4f} (Holm)"
+        console.print(f"{escape(pair['run'])} - {escape(pair['against'])}, {primary}: {by}")
+    for told in found["notes"]:
+        console.print(f"{told['severity']}: {escape(told['message'])}", style="bold" * (told["severity"] == "warning"))
+    console.print(escape(found["reason"]), style="bold")
 
 
 def verdict(run: Run) -> None:
     """The end of a run."""
     evaluation(run.evaluation)
     Console().print(f"report: {escape(str(run.path / 'report.html'))}\nmodel:  {escape(str(run.folder.model))}")
+
+
+def runs(found: Sequence[Mapping[str, Any]]) -> None:
+    """A line a run; what went wrong with one stands in its place."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDE)
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "when (UTC)", "model", "method", "metric", "tuned", "verdict"):
+        table.add_column(name, overflow="fold")
+    for run in found:
+        if "problem" in run:
+            table.add_row(escape(run["run"]), "", "", "", "", "", Text(run["problem"], "red"))
+            continue
+        verdict = run["verdict"] or f"unfinished, update {run['updates']} of {run['planned']}"
+        when = run["began"].replace("T", " ")[:16]
+        model = run["model"].rstrip("/").rsplit("/", 1)[-1]
+        score = _interval(run) if run["verdict"] else ""
+        told = Text(verdict, COLOURS.get(verdict, "dim"))
+        table.add_row(escape(run["run"]), when, escape(model), run["method"], run["primary"], score, told)
+    console.print(table if found else "no runs here yet: pegbox demo, or pegbox train RECIPE")
+
+
+def verified(found: Mapping[str, Any]) -> None:
+    """A line a check; where one failed, what to do."""
+    console = Console(soft_wrap=True)
+    words = {True: "[green]holds [/green]", False: "[bold red]FAILED[/bold red]", None: "[yellow]open  [/yellow]"}
+    for check in found["checks"]:
+        console.print(f"{words[check['ok']]} {check['check']}: {escape(check['message'])}")
+        if check["ok"] is not True and check["cure"]:
+            console.print(f"       cure: {escape(check['cure'])}")
 
 
 def demo(run: Run) -> None:

@@ -1,0 +1,120 @@
+"""The commands up to a finished run. Heavy imports stand inside, so that `pegbox --help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pegbox.cli.app import AsJson, Overrides, RecipeFile, command, say
+from pegbox.errors import NotBetterError, RecipeError
+
+
+@command("pegbox demo", "pegbox demo --language de --run-dir house")
+def demo(
+    language: Annotated[str, typer.Option(help="the language of the commands")] = "en",
+    run_dir: Annotated[Path | None, typer.Option(help="default: runs/demo-<time>")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Teach a small model to operate a house; see if it learnt it.
+
+    135M parameters, 1,500 real sentences, a few minutes on two CPU cores.
+    """
+    from pegbox.cli import screen
+    from pegbox.demo.run import run_demo
+
+    run = run_demo(language, run_dir)
+    say(run.evaluation | {"run": str(run.path)}) if as_json else screen.demo(run)
+
+
+@command("pegbox init tickets.jsonl", "pegbox init train.csv more.csv --out reviews.yaml --model ./my-model")
+def init(
+    data: Annotated[list[Path], typer.Argument(metavar="DATA ...", help="a file of rows, or several")],
+    out: Annotated[Path, typer.Option(help="the recipe to write; an existing file is never touched")] = Path(
+        "recipe.yaml"
+    ),
+    model: Annotated[str | None, typer.Option(help="a hub id, folder or .gguf file; default: a small one")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at rows, propose task and columns, write a recipe."""
+    from pegbox.cli import screen
+    from pegbox.proposal.propose import propose
+
+    if out.exists():
+        raise RecipeError("the file exists already", where=str(out), cure="give another name with --out")
+    proposal = propose([str(file) for file in data], model)
+    with out.open("x", encoding="utf-8") as file:
+        file.write(proposal.to_yaml(out.parent))
+    found = proposal.to_json() | {"recipe": str(out)}
+    say(found) if as_json else screen.proposal(found)
+
+
+@command("pegbox check recipe.yaml", "pegbox check recipe.yaml data.max_length=512")
+def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Look at the data and plan the run, without training."""
+    from pegbox.cli import screen
+    from pegbox.pipeline import check as run_check
+
+    found = run_check(recipe, overrides or ())
+    say(found) if as_json else screen.check(found)
+
+
+@command("pegbox preview recipe.yaml", "pegbox preview recipe.yaml --rows 1")
+def preview(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=1, help="how many examples")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Show examples as tokens, and which of them are trained."""
+    from pegbox.cli import screen
+    from pegbox.pipeline import preview as run_preview
+
+    shown = run_preview(recipe, overrides or (), rows)
+    say({"examples": shown}) if as_json else screen.preview(shown)
+
+
+@command(
+    "pegbox train recipe.yaml",
+    "pegbox train recipe.yaml train.learning_rate=1e-3 --run-dir first",
+    "pegbox train --resume first",
+)
+def train(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="a YAML recipe")] = None,
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="must be new or empty; default: runs/<time>")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="go on with a run")] = None,
+    require_better: Annotated[
+        bool, typer.Option("--require-better", help='exit with 5 unless the verdict is "better"')
+    ] = False,
+    no_kernels: Annotated[
+        bool, typer.Option("--no-kernels", help="plain operations only: slower, for comparison")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train, evaluate and judge: the whole pipeline."""
+    from pegbox import pipeline
+    from pegbox.cli import screen
+
+    if resume is not None and (recipe, overrides, run_dir) != (None, None, None):
+        raise RecipeError("--resume takes the recipe of the run", cure="leave RECIPE, overrides and --run-dir away")
+    if resume is not None:
+        run = pipeline.resume(resume, kernels=not no_kernels)
+    elif recipe is not None:
+        run = pipeline.train(recipe, run_dir=run_dir, overrides=overrides or (), kernels=not no_kernels)
+    else:
+        raise RecipeError("no recipe was given", cure="pegbox train RECIPE, or pegbox train --resume RUN")
+    if not pipeline.is_first_rank():
+        return
+    say(run.evaluation | {"run": str(run.path)}) if as_json else screen.verdict(run)
+    if require_better and run.verdict != "better":
+        raise NotBetterError(f'the verdict is "{run.verdict}"', where=str(run.path))
+
+
+@command("pegbox schema > recipe.schema.json")
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    from pegbox.recipe import Recipe
+
+    say(Recipe.model_json_schema())
