@@ -1,4 +1,4 @@
-"""Where a run happens: device, precision, seeds and ranks. On one CPU all of it is a no-op.
+"""Where a run happens: device, precision, seeds, memory, energy and ranks. On one CPU most of it is a no-op.
 
 Ranks: gradients are *summed* over ranks and divided by the global weight in the loop, so DDP's averaging has no place
 here. Every rank joins every collective, with or without rows; rank 0 alone writes.
@@ -11,11 +11,18 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+
+POWERCAP = Path("/sys/class/powercap")
+ENERGY_READ_EVERY = 30.0  # seconds: a processor's counter begins again at zero after some minutes of full load
 
 
 def find_device() -> torch.device:
@@ -79,6 +86,105 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+@dataclass
+class EnergyCounter:
+    """A counter that the machine keeps by itself. `read` gives the units counted so far, `per_joule` how many make a
+    joule, `most` (where there is one) the reading after which it begins again at zero."""
+
+    name: str
+    read: Callable[[], int]
+    per_joule: float
+    most: int | None = None
+    last: int = 0
+    joules: float = 0.0
+
+    def advance(self) -> None:
+        """Add what was counted since the last reading. Raises OSError where the counter cannot be read."""
+        now = self.read()
+        again = self.most if self.most is not None and now < self.last else 0
+        self.joules += (now + again - self.last) / self.per_joule
+        self.last = now
+
+
+@contextlib.contextmanager
+def metered(device: torch.device, powercap: Path = POWERCAP) -> Iterator[dict[str, Any]]:
+    """Measure the energy of what is done inside: afterwards `joules` (or None) and `source` (or why not) are filled in.
+
+    The counters are the machine's: of the whole processor (on a CPU) or of the whole GPU, not of this process alone.
+    """
+    found: dict[str, Any] = {"joules": None, "source": "this machine shows no energy counter"}
+    counters: list[EnergyCounter] = []
+    try:
+        counters = _gpu_counters() if device.type == "cuda" else _cpu_counters(powercap) if device.type == "cpu" else []
+        for counter in counters:
+            counter.last = counter.read()
+    except PermissionError:
+        counters, found["source"] = [], "only root may read the processor's energy counters"
+    except OSError:
+        counters = []
+    done = threading.Event()
+    watch = threading.Thread(target=_advance_all, args=(counters, done), daemon=True)
+    watch.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watch.join()
+    with contextlib.suppress(OSError):
+        for counter in counters:
+            counter.advance()
+        if counters:
+            kind = "GPU's own counter (NVML" if device.type == "cuda" else "processor's own counters (RAPL"
+            names = ", ".join(counter.name for counter in counters)
+            found.update(joules=sum(counter.joules for counter in counters), source=f"the {kind}: {names})")
+
+
+def _advance_all(counters: Iterable[EnergyCounter], done: threading.Event) -> None:
+    while not done.wait(ENERGY_READ_EVERY):
+        with contextlib.suppress(OSError):
+            for counter in counters:
+                counter.advance()
+
+
+def _cpu_counters(powercap: Path) -> list[EnergyCounter]:
+    """Linux's RAPL counters of whole processors and of their memory; their parts are contained in these."""
+    zones = {
+        zone: (zone / "name").read_text(encoding="ascii").strip() for zone in sorted(powercap.glob("intel-rapl:*"))
+    }
+    return [
+        EnergyCounter(name, partial(_number, zone / "energy_uj"), 1e6, _number(zone / "max_energy_range_uj"))
+        for zone, name in zones.items()
+        if name.startswith(("package-", "dram"))
+    ]
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text(encoding="ascii"))
+
+
+def _gpu_counters() -> list[EnergyCounter]:
+    """NVIDIA's counters of the GPUs that this machine's processes train on. Raises OSError where there are none."""
+    nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    _check_nvml(nvml.nvmlInit_v2())
+    counters = []
+    for index in range(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))):
+        given, handle = torch.cuda.get_device_properties(index), ctypes.c_void_p()
+        _check_nvml(nvml.nvmlDeviceGetHandleByUUID(f"GPU-{given.uuid}".encode(), ctypes.byref(handle)))
+        counters.append(EnergyCounter(given.name, partial(_millijoules, nvml, handle), 1e3))
+    return counters
+
+
+def _millijoules(nvml: ctypes.CDLL, handle: ctypes.c_void_p) -> int:
+    counted = ctypes.c_ulonglong()
+    _check_nvml(nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(counted)))
+    return counted.value
+
+
+def _check_nvml(status: int) -> None:
+    if status:
+        raise OSError(f"NVML answers with status {status}")
 
 
 @dataclass(frozen=True)

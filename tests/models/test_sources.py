@@ -210,6 +210,7 @@ WANTED = {
     "vocab.txt",
     "spm.model",
     "chat_template.jinja",
+    "README.md",
 }
 
 

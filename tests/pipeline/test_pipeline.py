@@ -44,7 +44,7 @@ def run(model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 FILES = {
     *("recipe.yaml", "receipt.json", "data.json", "splits.jsonl", "metrics.jsonl", "timing.jsonl", "checkpoints"),
-    *("model", "evaluation.json", "predictions.jsonl", "report.html", "README.md"),
+    *("model", "evaluation.json", "predictions.jsonl", "report.html", "README.md", "tensorboard"),
 }
 
 

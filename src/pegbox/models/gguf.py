@@ -95,6 +95,15 @@ def convert(gguf_path: Path, out: Path) -> None:
     (out / "model.safetensors").chmod((out / "config.json").stat().st_mode)
 
 
+def general_keys(path: Path) -> dict[str, Any]:
+    """The keys of a GGUF file that tell of the model as a whole (`general.*`), with their values. Raises RecipeError."""
+    try:
+        fields = _open(path)[1]
+    except NotConvertible as refusal:
+        raise RecipeError(f"the file {refusal}", where=str(path), cure=CURE) from refusal
+    return {key: value for key, value in fields.items() if key.startswith("general.")}
+
+
 def require_package(where: str) -> None:
     """Raises RecipeError where the extra `gguf` is not installed."""
     try:

@@ -23,6 +23,8 @@ log = logging.getLogger("pegbox")
 
 HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 PROBE_SECONDS = 3.0  # without a network the hub must be given up in a few seconds
+GGUF_FILE = "GGUF file"
+CARD = "README.md"  # taken from the hub for the licence that it states; a copy without it is whole
 WAYS = "give a folder with config.json and safetensors, a .gguf file, or a name from the hub"
 
 
@@ -58,9 +60,7 @@ def _local(name: str) -> ModelFolder | None:
         raise RecipeError(f"{name} is a file, but not a .gguf file", where="model", cure=WAYS)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return ModelFolder(
-        name, built_once(f"gguf-{digest[:32]}-{FORMAT}", lambda out: gguf.convert(path, out)), "GGUF file"
-    )
+    return ModelFolder(name, built_once(f"gguf-{digest[:32]}-{FORMAT}", lambda out: gguf.convert(path, out)), GGUF_FILE)
 
 
 def _check_name(name: str) -> None:
@@ -115,7 +115,7 @@ def _on_hub(name: str) -> Path | str:
         return "the hub was not asked (HF_HUB_OFFLINE)"
     try:
         hub.HfApi().model_info(name, timeout=PROBE_SECONDS)
-        path = Path(hub.snapshot_download(name, allow_patterns=list(packages.MODEL_FILES)))
+        path = Path(hub.snapshot_download(name, allow_patterns=[*packages.MODEL_FILES, CARD]))
     except GatedRepoError:
         return "the hub gives it only to those who accepted its terms and logged in (hf auth login)"
     except RepositoryNotFoundError:

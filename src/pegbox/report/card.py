@@ -1,33 +1,31 @@
 """`README.md`: the model card, in the hub's format with its metadata block. From the receipt; nothing in it is invented.
 
-A card is made to be published: it names data files without their folders, and holds no row of them. What the run does not
-know (the licence, the language, what the model is fit for) is left out.
+A card is made to be published: it names data files without their folders, and holds no row of them, nor a message of the
+doctor's, which may quote one. What the run does not know (the language, what the model is meant for) is left out or said
+to be unknown.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-import yaml
-
 from pegbox.evaluation.verdict import TUNED
-from pegbox.recipe import Lora, Recipe
+from pegbox.recipe import Recipe
 from pegbox.report import usage, wording
+from pegbox.report.card_metadata import is_on_hub, metadata_block
 from pegbox.runs.folder import RunFolder
-
-PIPELINE_TAGS = {"classification": "text-classification"}
 
 
 def card(folder: RunFolder, recipe: Recipe) -> str:
     """The card of a finished run. Raises RecipeError where a file of the run is missing."""
     evaluation, receipt = folder.read_json("evaluation.json"), folder.read_json("receipt.json")
-    metadata = yaml.safe_dump(_metadata(folder, recipe, evaluation, receipt), sort_keys=False, allow_unicode=True)
-    names = wording.system_names(evaluation, recipe)
+    findings = folder.read_json("data.json")["findings"]
+    names = wording.system_names(evaluation, receipt)
     parts = [
-        f"---\n{metadata}---",
+        metadata_block(folder.path.resolve().name, recipe, evaluation, receipt),
         f"# {_plain(_title(receipt))}, tuned with pegbox",
         f"**{_plain(wording.headline(evaluation, names))}**",
         wording.explanation(evaluation, names),
@@ -35,6 +33,10 @@ def card(folder: RunFolder, recipe: Recipe) -> str:
         "## Results",
         _table(evaluation, names),
         _how_measured(evaluation, recipe),
+        "## Limitations",
+        _limitations(evaluation, receipt, findings),
+        "## Licence",
+        _licence(receipt),
         "## What it was made from",
         _made_from(recipe, receipt),
         "## How to use it",
@@ -47,48 +49,7 @@ def card(folder: RunFolder, recipe: Recipe) -> str:
 def _title(receipt: Mapping[str, Any]) -> str:
     """The model's name without the folder it lies in."""
     name = str(receipt["model"]["name"])
-    return name if _is_on_hub(receipt) else PurePath(name).name
-
-
-def _is_on_hub(receipt: Mapping[str, Any]) -> bool:
-    """Whether the name is one of the hub's, wherever the files came from."""
-    return str(receipt["model"]["source"]).startswith(("hub", "package"))
-
-
-def _metadata(
-    folder: RunFolder, recipe: Recipe, evaluation: Mapping[str, Any], receipt: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The block that the hub reads."""
-    adapter = isinstance(recipe.method, Lora)
-    base = {"base_model": receipt["model"]["name"], "base_model_relation": "adapter" if adapter else "finetune"}
-    return {
-        **(base if _is_on_hub(receipt) else {}),
-        "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": PIPELINE_TAGS.get(recipe.task.kind, "text-generation"),
-        "tags": ["pegbox", recipe.task.kind, recipe.method.kind],
-        "model-index": [{"name": folder.path.resolve().name, "results": [_result(recipe, evaluation, receipt)]}],
-    }
-
-
-def _result(recipe: Recipe, evaluation: Mapping[str, Any], receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """The tuned model's values on the test rows; a value that is not finite cannot be stated there."""
-    files = recipe.data.train if isinstance(recipe.data.test, float) else recipe.data.test
-    metrics = [
-        {"type": metric, "name": f"{wording.metric_name(metric)}, 95 % interval {wording.bounds(found, metric)}"}
-        | {"value": found["value"], "verified": False}
-        for metric, found in evaluation["systems"][TUNED].items()
-        if found["value"] is not None
-    ]
-    return {
-        "task": {"type": PIPELINE_TAGS.get(recipe.task.kind, "text-generation"), "name": recipe.task.kind},
-        "dataset": {
-            "type": "local",
-            "name": ", ".join(PurePath(file).name for file in files),
-            "split": "test",
-            "args": {"rows": evaluation["rows"], "sha256": list(receipt["data"].values())},
-        },
-        "metrics": metrics,
-    }
+    return name if is_on_hub(receipt) else PurePath(name).name
 
 
 def _plain(text: str) -> str:
@@ -120,6 +81,49 @@ def _how_measured(evaluation: Mapping[str, Any], recipe: Recipe) -> str:
         f"Measured on {wording.size(evaluation)} that were held out, all systems on the same rows, with 95 % intervals. "
         f"The verdict is on {wording.metric_name(evaluation['primary'])}, fixed before training. "
         "Of other data than these nothing is known."
+    )
+
+
+def _limitations(
+    evaluation: Mapping[str, Any], receipt: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]
+) -> str:
+    """What bounds the claim, as far as it was measured or counted."""
+    scored, close = receipt["test_scored"], evaluation.get("close_calls", {}).get(TUNED, 0)
+    facts = [
+        *([NOT_BETTER[evaluation["verdict"]]] if evaluation["verdict"] in NOT_BETTER else []),
+        *(["Examples in the prompt of the untouched model do as well."] if evaluation["prompting_is_as_good"] else []),
+        f"All figures are of {wording.size(evaluation)} of one data set, which "
+        f"{'was' if scored == 1 else 'were'} scored {'once' if scored == 1 else f'{scored:,} times'}.",
+        *([f"{close:,} of the tuned model's answers to them hung on less than rounding."] if close else []),
+        *(_finding(found) for found in findings),
+        *(["The check of the rows before training found nothing to tell."] if not findings else []),
+        "Not measured: answers to other kinds of input, what the model has forgotten, and whether its answers are safe, "
+        "fair or true. What the model is meant for, the run does not say.",
+    ]
+    return "\n".join(f"- {fact}" for fact in facts)
+
+
+NOT_BETTER = {
+    "worse": "By the verdict the tuned model is worse than what it was made from.",
+    "not shown": "By the verdict it is not shown that tuning helped.",
+}
+
+
+def _finding(found: Mapping[str, Any]) -> str:
+    """What the doctor found, counted."""
+    rows = f"{found['count']:,} row{'' if found['count'] == 1 else 's'}"
+    return f"The check of the rows before training found: {found['check'].replace('_', ' ')}, {rows} ({found['severity']})."
+
+
+def _licence(receipt: Mapping[str, Any]) -> str:
+    known = receipt["model"].get("licence")
+    if known is None:
+        return "The licence of the base model is not known to pegbox, nor that of the rows; none is stated here."
+    more = "".join(f", {key}: {_plain(known[key])}" for key in ("name", "link") if key in known)
+    return (
+        f"The base model's licence is {_plain(known['id'])}{more} (read from: {_plain(known['source'])}). It is stated "
+        "above as that of this model because it is the only one that is known: the licence of the rows that the model "
+        "was tuned on is not known to pegbox."
     )
 
 

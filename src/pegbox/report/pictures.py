@@ -10,9 +10,11 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unicodedata import category, east_asian_width
 
 from markupsafe import Markup, escape
 
@@ -30,7 +32,7 @@ LOG_FROM = 30.0  # a range of losses this wide is drawn on a logarithmic scale
 
 
 @contextmanager
-def _figure(height: float) -> Iterator[Figure]:
+def canvas(height: float) -> Iterator[Figure]:
     """A figure with matplotlib's default settings and ours, `height` in units."""
     import matplotlib.style
     from matplotlib.figure import Figure
@@ -52,10 +54,12 @@ def _figure(height: float) -> Iterator[Figure]:
         yield Figure(figsize=(WIDTH, height / 72), dpi=72)
 
 
-def _inline(figure: Figure, name: str, told: str) -> Markup:
+def inline(figure: Figure, name: str, told: str) -> Markup:
     """The figure as an SVG element that says `told` to those who cannot see it."""
     drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():  # text stays text, and the browser has the letters that matplotlib's font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = drawn.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
@@ -74,17 +78,17 @@ def systems(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> Markup:
     metric, order = evaluation["primary"], ranked(evaluation)
     found = {system: evaluation["systems"][system][metric] for system in order}
     told = "; ".join(f"{names[s]} {number(found[s]['value'], metric)} ({bounds(found[s], metric)})" for s in order)
-    with _figure(46 + 44 * len(order)) as figure:
+    with canvas(46 + 44 * len(order)) as figure:
         axes = figure.add_axes((0.02, 46 / (46 + 44 * len(order)), 0.96, 1 - 46 / (46 + 44 * len(order))))
-        _scale_values(axes, metric, [found[system] for system in order])
+        scale_values(axes, metric, [found[system] for system in order])
         for place, system in enumerate(order):
             _system(axes, -place, names[system], found[system], metric, tuned=system == TUNED)
         axes.set_ylim(0.6 - len(order), 0.75)
         axes.set_xlabel(f"{metric_name(metric)} ({scale(metric)})")
-        return _inline(figure, "systems", f"{metric_name(metric)} with 95 % intervals: {told}")
+        return inline(figure, "systems", f"{metric_name(metric)} with 95 % intervals: {told}")
 
 
-def _scale_values(axes: Axes, metric: str, found: Sequence[Mapping[str, float | None]]) -> None:
+def scale_values(axes: Axes, metric: str, found: Sequence[Mapping[str, float | None]]) -> None:
     """The axis of the values; with room at its ends for what is not finite."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -94,7 +98,9 @@ def _scale_values(axes: Axes, metric: str, found: Sequence[Mapping[str, float | 
         axes.set_xscale("log")
         spread = max(high / low, 1.1) ** 0.06
         axes.set_xlim(low / spread, high * spread)
-        ticks = LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)) if high / low > 10 else MaxNLocator(5)
+        ticks = (
+            LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,), numticks=6) if high / low > 10 else MaxNLocator(5)
+        )
     else:
         spread = 0.04 * ((high - low) or 1.0)
         axes.set_xlim(low - spread, high + spread)
@@ -102,6 +108,11 @@ def _scale_values(axes: Axes, metric: str, found: Sequence[Mapping[str, float | 
     axes.xaxis.set_major_locator(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{100 * at:g} %" if metric in SHARES else f"{at:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    _only_values(axes)
+
+
+def _only_values(axes: Axes) -> None:
+    """No axis but that of the values."""
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", linewidth=0.6)
@@ -121,8 +132,34 @@ def _system(
     left, right = axes.get_xlim()
     low = left if found["low"] is None else found["low"]
     high = right if found["high"] is None else found["high"]
-    axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.45, solid_capstyle="butt")
+    axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
     axes.plot([found["value"]], [place], "o", color=colour, markersize=9, clip_on=False)
+
+
+def scale_leads(axes: Axes, metric: str, found: Sequence[Mapping[str, float | None]]) -> None:
+    """The axis of leads, with zero marked and never at the edge."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    finite = [value for lead in found for key in ("difference", "low", "high") if (value := lead[key]) is not None]
+    low, high = min([0.0, *finite]), max([0.0, *finite])
+    spread = 0.06 * ((high - low) or 1.0)
+    axes.set_xlim(low - spread, high + spread)
+    times = 100 if metric in SHARES else 1
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{times * at:+g}" if abs(at) > 1e-9 else "0"))
+    _only_values(axes)
+
+
+def fitting(name: str, width: int) -> str:
+    """A name that takes the place of `width` letters at most, on one line, without signs that steer the text."""
+    line = " ".join("".join(" " if category(sign).startswith("C") else sign for sign in name).split())
+    shown, taken = "", 0
+    for sign in line:
+        taken += 2 if east_asian_width(sign) in "WF" else 1
+        if taken > width:
+            return shown[:-1].rstrip() + "…"
+        shown += sign
+    return shown
 
 
 def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup:
@@ -132,7 +169,7 @@ def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup
     training = _series(line for line in lines if line.get("split") != "validation")
     validation = _series(line for line in lines if line.get("split") == "validation")
     losses = [loss for _, loss in (*training, *validation)]
-    with _figure(260) as figure:
+    with canvas(260) as figure:
         axes = figure.add_axes((0.135, 0.19, 0.845, 0.65))
         axes.plot(*_columns(training), color=RIVAL_COLOUR, linewidth=1.5, label="training")
         axes.plot(*_columns(validation), "o-", color=TUNED_COLOUR, markersize=5, linewidth=1.5, label="validation")
@@ -149,7 +186,7 @@ def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup
             f"loss, nats per {unit}{' (logarithmic)' if wide else ''}", loc="left", color=MUTED, size=13, y=1.1
         )
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=3, frameon=False, borderpad=0, **_TIGHT)
-        return _inline(figure, "curves", _told(training, validation, chosen))
+        return inline(figure, "curves", _told(training, validation, chosen))
 
 
 _TIGHT: Mapping[str, Any] = {"handlelength": 1.2, "columnspacing": 1.2, "handletextpad": 0.5}

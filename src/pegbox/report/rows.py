@@ -1,7 +1,8 @@
-"""Which test rows the report shows: where tuned and a rival differ, in both directions, drawn and not picked.
+"""Test rows by themselves: what tuned gained or lost on each against a rival, and the twenty on which it changed most.
 
-Rows fall into three kinds by their scores alone: tuned better, tuned worse, no difference. Each kind is shuffled with the
-run's seed; five of the first, five of the second, then of the third are shown, and what room is left goes to the first two.
+A row's score is the metric of that row alone. Rows fall into three kinds by it: tuned better, tuned worse, equal. The most
+changed are those with the greatest difference of scores, ten gains and ten losses as far as there are; where there are
+fewer of one kind, more of the other. Between equal differences the run's seed draws, so nothing is picked by hand.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,44 +19,51 @@ from pegbox.evaluation.bootstrap import paired_difference
 from pegbox.evaluation.verdict import TUNED
 from pegbox.metrics import FloatArray, lookup, paired_statistics
 
-MOST, OF_A_KIND = 12, 5
-KINDS = ("tuned better", "tuned worse", "no difference")
+MOST = 20
+KINDS = BETTER, WORSE, EQUAL = ("tuned better", "tuned worse", "equal")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The lines of `predictions.jsonl` to show, each with its kind and the score of every system.
-
-    `metric` names what the scores are of; `counts` and `shown` are rows by kind. `all_or_nothing`: no score lies between
-    right (1) and wrong (0).
-    """
+class Compared:
+    """The scores [n] of every system by `metric`, and tuned's lead [n] over the rival, positive where tuned is better."""
 
     metric: str
-    rows: Sequence[tuple[Mapping[str, Any], str, Mapping[str, float]]]
-    counts: Mapping[str, int]
-    shown: Mapping[str, int]
-    all_or_nothing: bool
+    scores: Mapping[str, FloatArray]
+    lead: FloatArray
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of every row."""
+        return [BETTER if lead > 0 else WORSE if lead < 0 else EQUAL for lead in self.lead]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by kind."""
+        return {kind: self.kinds.count(kind) for kind in KINDS}
+
+    @property
+    def all_or_nothing(self) -> bool:
+        """No score lies between right (1) and wrong (0)."""
+        return bool(np.isin(np.stack(list(self.scores.values())), (0.0, 1.0)).all())
 
 
-def choose(lines: Sequence[Mapping[str, Any]], metric: str, rival: str, seed: int) -> Choice:
-    """A dozen rows, tuned being compared with `rival` by `metric`; the same seed draws the same ones."""
+def compare(lines: Sequence[Mapping[str, Any]], metric: str, rival: str) -> Compared:
+    """The rows of `predictions.jsonl`, tuned against `rival` by `metric`."""
     scores = row_scores(lines, metric)
-    lead = paired_difference(scores[TUNED], scores[rival])
-    direction = np.sign(lead) * (1 if lookup(metric).greater_is_better else -1)
-    members = {kind: np.flatnonzero(direction == sign).tolist() for kind, sign in zip(KINDS, (1, -1, 0), strict=True)}
-    for indices in members.values():
-        random.Random(seed).shuffle(indices)
-    better, worse, level = members.values()
-    order = [*better[:OF_A_KIND], *worse[:OF_A_KIND], *level, *better[OF_A_KIND:], *worse[OF_A_KIND:]][:MOST]
-    kind_of = {index: kind for kind, indices in members.items() for index in indices}
-    ordered = sorted(order, key=lambda index: KINDS.index(kind_of[index]))
-    return Choice(
-        metric=metric,
-        rows=[(lines[i], kind_of[i], {name: float(row[i]) for name, row in scores.items()}) for i in ordered],
-        counts={kind: len(indices) for kind, indices in members.items()},
-        shown={kind: sum(kind_of[index] == kind for index in order) for kind in KINDS},
-        all_or_nothing=bool(np.isin(np.stack(list(scores.values())), (0.0, 1.0)).all()),
-    )
+    sign = 1 if lookup(metric).greater_is_better else -1
+    return Compared(metric, scores, sign * paired_difference(scores[TUNED], scores[rival]))
+
+
+def most_changed(compared: Compared, seed: int) -> list[int]:
+    """The rows on which tuned and the rival differ most, gains first; the same seed draws the same ones."""
+    order = list(range(len(compared.lead)))
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda row: -abs(compared.lead[row]))  # stable: the shuffle decides between equals
+    gains = [row for row in order if compared.lead[row] > 0]
+    losses = [row for row in order if compared.lead[row] < 0]
+    half = MOST // 2
+    gained = gains[: max(half, MOST - len(losses))]
+    return gained + losses[: MOST - len(gained)]
 
 
 def row_metric(evaluation: Mapping[str, Any]) -> str:
@@ -62,8 +71,25 @@ def row_metric(evaluation: Mapping[str, Any]) -> str:
     return "accuracy" if evaluation["task"] == "classification" else str(evaluation["primary"])
 
 
+def right_or_wrong(lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]) -> list[bool] | None:
+    """Whether tuned's answer to each row is the right one; None where the text itself is the target."""
+    if evaluation["primary"] == "perplexity":
+        return None
+    metric = "accuracy" if evaluation["task"] == "classification" else "exact_match"
+    return [bool(score) for score in row_scores(lines, metric)[TUNED]]
+
+
 def row_scores(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, FloatArray]:
     """The score [n] of each row by itself, per system."""
     answers = {name: [line["answers"][name] for line in lines] for name in lines[0]["answers"]}
     statistics = paired_statistics(lookup(metric), answers, [line["reference"] for line in lines])
     return {name: lookup(metric).value(rows) for name, rows in statistics.items()}
+
+
+def short_ids(ids: Sequence[str]) -> dict[str, str]:
+    """`file:line` without the file's folder, where that leaves no two files with the same name."""
+    files = dict.fromkeys(given.rpartition(":")[0] for given in ids)
+    names = {file: PurePath(file).name for file in files}
+    if len(set(names.values())) < len(names):
+        return {given: given for given in ids}
+    return {given: f"{names[file]}:{line}" for given in ids for file, _, line in [given.rpartition(":")]}

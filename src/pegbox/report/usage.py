@@ -24,19 +24,25 @@ def with_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     if recipe.task.kind == "chat" or receipt["task"].get("plain"):
         call = f"run.generate({_quoted(ASKED)}, max_new_tokens={recipe.evaluate.max_new_tokens})"
     else:
-        role = "text" if recipe.task.kind == "classification" else "prompt"
-        call = f"run.predict([{{{_quoted(recipe.data.columns.get(role, role))}: {_quoted(ASKED)}}}])[0]"
+        roles = _text_roles(receipt) if recipe.task.kind == "classification" else ["prompt"]
+        row = {recipe.data.columns.get(role, role): ASKED for role in roles}
+        call = f"run.predict([{_quoted(row)}])[0]"
     return f'import pegbox\n\nrun = pegbox.load(".")\nprint({call})'
 
 
 def without_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     """Python for Transformers (and PEFT where only an adapter was trained)."""
     if recipe.task.kind == "classification":
-        return _classifier(adapter=recipe.method.kind == "lora")
+        return _classifier(len(_text_roles(receipt)), adapter=recipe.method.kind == "lora")
     return _generator(recipe, adapter=recipe.method.kind == "lora")
 
 
-def _classifier(*, adapter: bool) -> str:
+def _text_roles(receipt: Mapping[str, Any]) -> list[str]:
+    """What a classifier was trained to read: a text, or a pair of them."""
+    return ["text", "text_pair"] if receipt["task"]["text_pair"] else ["text"]
+
+
+def _classifier(texts: int, *, adapter: bool) -> str:
     load = (
         "from peft import AutoPeftModelForSequenceClassification\n"
         "from transformers import AutoTokenizer\n\n"
@@ -53,7 +59,7 @@ def _classifier(*, adapter: bool) -> str:
         ("import json\nfrom pathlib import Path\n\n" if adapter else "")
         + load
         + 'tokenizer = AutoTokenizer.from_pretrained("model")\n'
-        + f'inputs = tokenizer({_quoted(ASKED)}, return_tensors="pt")\n'
+        + f'inputs = tokenizer({", ".join([_quoted(ASKED)] * texts)}, return_tensors="pt")\n'
         + "best = model(**inputs).logits.argmax(-1).item()\n"
         + f"print({best})"
     )

@@ -12,7 +12,6 @@ from typing import Any
 from pegbox.evaluation.bootstrap import RESAMPLES
 from pegbox.evaluation.verdict import BASE, FEW_SHOT, MINIMUM_UNITS, TRIVIAL, TUNED
 from pegbox.metrics import lookup
-from pegbox.recipe import Recipe
 
 SHARES = ("exact_match", "accuracy")
 OF_A_HUNDRED = ("bleu", "chrf")
@@ -104,14 +103,14 @@ def _equals(value: float) -> str:
     return p_value(value) if value < 0.001 else f"= {p_value(value)}"
 
 
-def system_names(evaluation: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+def system_names(evaluation: Mapping[str, Any], receipt: Mapping[str, Any]) -> dict[str, str]:
     """The name of every system of the evaluation; each can follow "the"."""
-    shots = recipe.evaluate.few_shot
+    shots = receipt["shots"]
     trivial = {"classification": "most frequent label"}.get(evaluation["task"], "most frequent answer")
     known = {
         TUNED: "tuned model",
         BASE: "untouched model",
-        FEW_SHOT: f"untouched model with up to {shots} example{'' if shots == 1 else 's'}",
+        FEW_SHOT: f"untouched model with {shots} example{'' if shots == 1 else 's'}",
         "linear_probe": "linear probe",
         "bag_of_words": "bag of words",
         TRIVIAL: "token frequencies" if evaluation["primary"] == "perplexity" else trivial,
@@ -163,10 +162,8 @@ def headline(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     values = {system: number(found[metric]["value"], metric) for system, found in evaluation["systems"].items()}
     claim = CLAIMS.get(metric, "scores {value} in " + metric_name(metric)).format(value=values[TUNED])
     lower = "" if lookup(metric).greater_is_better else " (lower is better)"
-    if evaluation["verdict"] == "worse" or evaluation["prompting_is_as_good"]:
-        rival, role = deciding(evaluation)["against"], ""
-    else:
-        rival, role = ranked(evaluation)[1], "the best alternative, "
+    rival = deciding(evaluation)["against"]
+    role = "" if evaluation["verdict"] == "worse" or evaluation["prompting_is_as_good"] else "the closest alternative, "
     return f"{_lead(evaluation)} the tuned model {claim}; {role}the {names[rival]}, {values[rival]}{lower}."
 
 
@@ -222,9 +219,9 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def gibibytes(value: float) -> str:
-    """Memory."""
-    return f"{value / 2**30:.2f} GiB"
+def gigabytes(value: float) -> str:
+    """Memory; 1 GB = 1e9 bytes, as in the plan."""
+    return f"{value / 1e9:.2f} GB"
 
 
 def some(rows: Sequence[str], most: int) -> str:

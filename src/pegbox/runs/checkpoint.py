@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,11 +56,7 @@ def save(
         for key, value in optimizer.state[parameter].items()
     }
     save_file(moments, draft / "optimizer.safetensors")
-    random = {"cpu": torch.get_rng_state()}
-    random |= (
-        {f"cuda.{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())} if torch.cuda.is_available() else {}
-    )
-    save_file(random, draft / "random.safetensors")
+    save_file(random_states(), draft / "random.safetensors")
     (draft / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
     files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(draft.iterdir())}
     for file in draft.iterdir():
@@ -89,12 +85,24 @@ def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer 
             name, _, field = key.rpartition(".")
             place = value.clone() if field == "step" else value.to(learnt[name].device, copy=True)
             optimizer.state[learnt[name]][field] = place
-        random = load_file(folder / "random.safetensors")
-        torch.set_rng_state(random["cpu"].clone())
-        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-            with contextlib.suppress(KeyError):
-                torch.cuda.set_rng_state(random[f"cuda.{index}"].clone(), index)
+        restore_random(load_file(folder / "random.safetensors"))
     return TrainState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+
+
+def random_states() -> dict[str, torch.Tensor]:
+    """The state of torch's generator on the CPU and on each GPU."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def restore_random(states: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `random_states` gave; a GPU that was not there keeps its own."""
+    torch.set_rng_state(states["cpu"].clone())
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        with contextlib.suppress(KeyError):
+            torch.cuda.set_rng_state(states[f"cuda.{index}"].clone(), index)
 
 
 def newest(folder: Path) -> Path | None:

@@ -17,6 +17,17 @@ from pegbox.runs.checkpoint import sha256
 
 PACKAGES = ("pegbox", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "sacrebleu")
 
+# what a run tells of itself; the receipt holds their hashes, and the report and the card are made from them
+RECORDS = (
+    "recipe.yaml",
+    "data.json",
+    "splits.jsonl",
+    "metrics.jsonl",
+    "timing.jsonl",
+    "predictions.jsonl",
+    "evaluation.json",
+)
+
 
 def versions() -> dict[str, str]:
     """The version of Python and of every package that a result depends on."""
@@ -40,6 +51,11 @@ def hardware(device: torch.device) -> dict[str, Any]:
 def file_hashes(files: Iterable[str]) -> dict[str, str]:
     """SHA-256 of each file, by the name the recipe gives it."""
     return {name: sha256(Path(name)) for name in files}
+
+
+def record_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each of a finished run's records."""
+    return {name: sha256(folder / name) for name in RECORDS}
 
 
 def text_hash(text: str) -> str:

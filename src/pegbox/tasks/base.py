@@ -23,10 +23,12 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Predictions:
-    """One answer a row, in the user's own terms, and how many hung on less than rounding (see models.generation)."""
+    """One answer a row, in the user's own terms; how many hung on less than rounding (see models.generation), and how
+    many examples stood in front of each question."""
 
     answers: tuple[Any, ...]
     close: int = 0
+    shots: int = 0
 
 
 class Task(ABC):
@@ -94,9 +96,9 @@ class Task(ABC):
     def reference(self, record: Record) -> Any:
         """The right answer of a row, in the user's own terms."""
 
-    def said(self, ids: Sequence[int]) -> str:
-        """The text of ids that a model generated."""
-        return self.renderer.answer(ids)
+    def said(self, ids: Sequence[int], *, whole: bool = True) -> str:
+        """The text of ids that a model generated; `whole=False`: as far as no id behind them can change it."""
+        return self.renderer.answer(ids, whole=whole)
 
     @abstractmethod
     def predict(

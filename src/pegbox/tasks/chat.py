@@ -25,9 +25,9 @@ class Chat(LanguageTask):
         shown = [m for shot in shots for m in _conversation(shot).messages if m.role != "system"]
         return self.renderer.prompt([*opening, *shown, *history[len(opening) :]])
 
-    def said(self, ids: Sequence[int]) -> str:
+    def said(self, ids: Sequence[int], *, whole: bool = True) -> str:
         """The answer without what the template puts around it."""
-        return self.renderer.reply(ids)
+        return self.renderer.reply(ids, whole=whole)
 
     def shown(self, record: Record) -> str:
         """The turns before the answer; the system's message is the same for all and left away."""

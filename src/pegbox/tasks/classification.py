@@ -35,6 +35,7 @@ class Classification(Task):
     metrics = ("f1_macro", "accuracy", "balanced_accuracy", "f1_weighted", "matthews_correlation")
 
     _labels: tuple[str, ...] = ()
+    _pairs: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -42,18 +43,19 @@ class Classification(Task):
         return self._labels
 
     def observe(self, records: Sequence[Record]) -> None:
-        """Collect the label names. Raises DataError where there is only one."""
+        """Collect the label names, and whether texts come in pairs. Raises DataError where there is only one label."""
         self._labels = tuple(sorted({_content(record).label for record in records}))
+        self._pairs = any(_content(record).text_pair is not None for record in records)
         if len(self._labels) < 2:
             raise DataError("all rows have the same label", where="data.train", cure="give rows of two labels or more")
 
     def state(self) -> dict[str, Any]:
-        """The label names."""
-        return {"labels": list(self._labels)}
+        """The label names, and whether texts come in pairs."""
+        return {"labels": list(self._labels), "text_pair": self._pairs}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The label names, in the order of the trained head."""
-        self._labels = tuple(state["labels"])
+        self._labels, self._pairs = tuple(state["labels"]), state["text_pair"]
 
     def encode(self, record: Record) -> Example:
         """The text (and its pair) as the tokenizer serves it, and the index of the label."""
@@ -97,8 +99,19 @@ class Classification(Task):
         advance: Advance = lambda rows: None,
     ) -> Predictions:
         """The names of the likeliest labels."""
-        logits = self._rows(model, records, lambda batch: model(**batch.inputs).logits, advance)
-        return Predictions(tuple(self._labels[index] for index in logits.argmax(1)))
+        return Predictions(tuple(self._labels[index] for index in self._logits(model, records, advance).argmax(1)))
+
+    def probabilities(self, model: PreTrainedModel, records: Sequence[Record]) -> np.ndarray:
+        """float64 [rows, labels]: the softmax of the head's outputs."""
+        logits = self._logits(model, records)
+        exponents = np.exp(logits - logits.max(1, keepdims=True))
+        shares: np.ndarray = exponents / exponents.sum(1, keepdims=True)
+        return shares
+
+    def _logits(
+        self, model: PreTrainedModel, records: Sequence[Record], advance: Advance = lambda rows: None
+    ) -> np.ndarray:
+        return self._rows(model, records, lambda batch: model(**batch.inputs).logits, advance)
 
     def _rows(self, model: PreTrainedModel, records: Sequence[Record], run: object, advance: Advance) -> np.ndarray:
         """float64 [rows, width] of `run` on padded batches of rows of like length, in the order of the records."""

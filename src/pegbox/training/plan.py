@@ -54,7 +54,7 @@ class Plan:
         return (
             f"{self.updates} updates; {self.trainable_parameters:,} of {self.parameters:,} parameters learn "
             f"({share:.2f} %); up to {self.micro_batch_tokens} tokens at once, {form}{prefix}; about "
-            f"{self.memory / 2**30:.1f} GB of {self.available_memory / 2**30:.1f} GB and {self.seconds:.0f} s"
+            f"{self.memory / 1e9:.1f} GB of {self.available_memory / 1e9:.1f} GB and {self.seconds:.0f} s"
         )
 
 

@@ -1,0 +1,83 @@
+"""What was trained, how, and what it cost: the receipt as lines of name and value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pegbox.recipe import Lora, Recipe
+from pegbox.report import wording
+
+NAMED = 8  # rows of a finding that are named
+
+
+def about(receipt: Mapping[str, Any], recipe: Recipe) -> str:
+    """The run in a line: task, method, when it began."""
+    began = str(receipt["began"]).replace("T", " ").removesuffix("+00:00") + " UTC"
+    return f"{recipe.task.kind} · {method(recipe)} · {began}"
+
+
+def method(recipe: Recipe) -> str:
+    """The method with what matters most about it."""
+    chosen = recipe.method
+    if not isinstance(chosen, Lora):
+        return "full fine-tuning"
+    kind = "rsLoRA" if chosen.use_rslora else "LoRA"
+    return f"{kind}, r {chosen.r}, lora_alpha {2.0 * chosen.r if chosen.lora_alpha is None else chosen.lora_alpha:g}"
+
+
+def training(
+    log: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any], recipe: Recipe, unit: str
+) -> list[tuple[str, str]]:
+    """What was trained, and how. `unit`: what a loss is a mean over."""
+    plan, train = receipt["plan"], recipe.train
+    done = max((line["step"] for line in log), default=0)
+    best = receipt["best_validation_loss"]
+    lowest = (
+        "no validation loss was finite" if best is None else f"validation loss {best:.4g} nats per {unit}, the lowest"
+    )
+    share = 100 * plan["trainable_parameters"] / plan["parameters"]
+    return [
+        ("Method", method(recipe)),
+        ("Parameters that learnt", f"{plan['trainable_parameters']:,} of {plan['parameters']:,} ({share:.3g} %)"),
+        ("Updates", f"{done:,} of {plan['updates']:,} planned, {train.batch_size} rows each"),
+        ("Learning rate", f"{train.learning_rate:g}, {train.lr_scheduler_type}"),
+        ("Chosen checkpoint", f"update {receipt['chosen_step']:,} ({lowest})"),
+    ]
+
+
+def costs(receipt: Mapping[str, Any], timing: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Time, tokens, memory, energy, machine; predicted and measured where both are known."""
+    spent, memory, hardware = receipt["seconds"], receipt["peak_memory"], receipt["hardware"]
+    updates = sum(line["seconds"] for line in timing)
+    speed = f", {receipt['tokens'] / updates:,.0f} a second in updates" if updates else ""
+    planned = f"predicted: {wording.seconds(receipt['plan']['seconds'])}"
+    resumed = f"; from update {receipt['resumed_at']:,} on, where the run was resumed" if receipt["resumed_at"] else ""
+    gpu = f"{hardware['gpu']}, " if "gpu" in hardware else ""
+    ranks = f", {hardware['ranks']} processes" if hardware["ranks"] > 1 else ""
+    return [
+        ("Training", f"{wording.seconds(spent['training'])} ({planned}{resumed})"),
+        ("Evaluation", wording.seconds(spent["evaluation"])),
+        ("Tokens trained on", f"{receipt['tokens']:,} (predicted: {receipt['plan']['tokens']:,}){speed}"),
+        (
+            "Peak memory",
+            f"{wording.gigabytes(memory['measured'])} (predicted: {wording.gigabytes(memory['predicted'])})",
+        ),
+        ("Energy of training", energy(receipt["energy"])),
+        ("Device", f"{hardware['device']}, {gpu}{hardware['cores']} cores{ranks}; {hardware['platform']}"),
+        ("Model from", f"{receipt['model']['name']} ({receipt['model']['source']})"),
+    ]
+
+
+def energy(found: Mapping[str, Any]) -> str:
+    """Joules and watt-hours with what they cover, or why they are not known."""
+    joules, source = found["joules"], found["source"]
+    if joules is None:
+        return f"not measured: {source}"
+    return f"{joules:,.0f} J ({joules / 3600:,.2f} Wh) by {source}: all that ran on it, not this process alone"
+
+
+def finding(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A finding of the doctor for the page."""
+    named = wording.some(found["rows"], NAMED)
+    return {**found, "check": found["check"].replace("_", " "), "named": named}
