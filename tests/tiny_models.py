@@ -106,10 +106,16 @@ def tiny(
             if parameter.ndim > 1:
                 parameter.mul_(3)
     if dtype == torch.float64:
-        for module in model.modules():
-            if type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "MistralRMSNorm"):
-                module.forward = partial(_norm, module)
+        make_double(model)
     return model.to(dtype).eval()
+
+
+def make_double(model: Any) -> None:
+    """Make the model compute in float64 throughout."""
+    for module in model.modules():
+        if type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "MistralRMSNorm"):
+            module.forward = partial(_norm, module)
+    model.double()
 
 
 def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ This is the table of contents of the program; what a step does stands in its roo
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from pegbox import runtime
+from pegbox import runtime, trackers
 from pegbox.data.prepare import Prepared, prepare
 from pegbox.data.render import Renderer
 from pegbox.data.splits import SPLITS
@@ -26,7 +27,9 @@ from pegbox.finished.scoring import answer_all, predictions, score_run
 from pegbox.methods import METHODS
 from pegbox.metrics import lookup
 from pegbox.models import load as models
-from pegbox.models.sources import ModelFolder, resolve
+from pegbox.models.licences import licence_of
+from pegbox.models.sources import CARD, ModelFolder, resolve
+from pegbox.progress import step
 from pegbox.recipe import Recipe
 from pegbox.recipe import dump as dump_recipe
 from pegbox.recipe import load as load_recipe
@@ -39,6 +42,8 @@ from pegbox.tasks import TASKS, Task
 from pegbox.training import loop
 from pegbox.training.loop import Job
 from pegbox.training.plan import Plan, make_plan
+
+log = logging.getLogger("pegbox")
 
 
 @dataclass(frozen=True)
@@ -65,19 +70,21 @@ def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
 def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
     """Steps 1 and 2: the rows, the model with the weights that will learn, and the plan. Nothing is written."""
     runtime.tune_allocator()
-    source, task, data = read_rows(recipe)
+    with step("step 1, rows read, checked and in tokens"):
+        source, task, data = read_rows(recipe)
     recipe = with_defaults(recipe, task, data)
     device, method = runtime.find_device(), METHODS[recipe.method.kind]
     bf16 = runtime.use_bf16(device, recipe.train.bf16)
-    model = models.load_model(
-        source.path,
-        task.head,
-        labels=task.labels,
-        seed=recipe.seed,
-        dtype=torch.bfloat16 if bf16 and method.FREEZES else torch.float32,
-        device=device,
-        kernels=kernels,
-    )
+    with step(f"step 2, model on {device}"):
+        model = models.load_model(
+            source.path,
+            task.head,
+            labels=task.labels,
+            seed=recipe.seed,
+            dtype=torch.bfloat16 if bf16 and method.FREEZES else torch.float32,
+            device=device,
+            kernels=kernels,
+        )
     packed = kernels and models.enable_packing(model, data.train)
     method.prepare(model, recipe.method, recipe.seed)
     share_prefix = not models.has_dropout(model)
@@ -96,7 +103,7 @@ def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     rate = train.learning_rate or METHODS[recipe.method.kind].LEARNING_RATE
     return recipe.model_copy(
         update={
-            "train": train.model_copy(update={"learning_rate": rate}),
+            "train": train.model_copy(update={"learning_rate": rate, "report_to": trackers.choose(train.report_to)}),
             "evaluate": evaluate.model_copy(update={"primary": primary, "metrics": metrics, "max_new_tokens": tokens}),
         }
     )
@@ -171,6 +178,7 @@ def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
         newest = checkpoint.newest(folder.checkpoints)
         state = TrainState(step=int(newest.name.removeprefix("step-"))) if newest else TrainState()
         if ranks.is_first:
+            trackers.remember(folder, recipe)
             folder.truncate_logs(state.step)
         ranks.wait()
         return _run(recipe, ranks, kernels, lambda ready: (folder, state))
@@ -179,11 +187,20 @@ def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
 def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], tuple[RunFolder, TrainState]]) -> Run:
     """All steps. The trained model is let go of before the models of the evaluation are loaded from disk."""
     ready = get_ready(recipe, kernels=kernels)
+    if ranks.is_first:
+        log.info("%s", ready.plan.summary)
     folder, state = begin(ready)
-    _fit(ready, folder, state, ranks)
-    data = ready.data
-    del ready
-    return _judge(Run(folder.path), data) if ranks.is_first else Run(folder.path)
+    with trackers.opened(folder, ready.recipe, state.step, tells=ranks.is_first) as metrics:
+        with step("step 3, training"):
+            _fit(ready, folder, state, ranks, metrics)
+        data = ready.data
+        del ready
+        if not ranks.is_first:
+            return Run(folder.path)
+        with step("step 4, evaluation"):
+            run = _judge(Run(folder.path), data)
+        metrics.judged(run.evaluation)
+        return run
 
 
 def _begin(path: Path, ready: Ready, ranks: Ranks) -> RunFolder:
@@ -216,7 +233,9 @@ def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
         "model": {
             "name": ready.source.name,
             "source": ready.source.source,
-            "files": dict(checkpoint.hashes(ready.source.path)),
+            "licence": licence_of(ready.source),
+            # a card says nothing to the model, and the hub's are mended after the model was published
+            "files": {name: digest for name, digest in checkpoint.hashes(ready.source.path) if name != CARD},
             "stop_ids": sorted(renderer.stop_ids),
             "template": receipt.text_hash(str(renderer.tokenizer.chat_template or "")),
         },
@@ -227,9 +246,9 @@ def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
     }
 
 
-def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks) -> None:
+def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metrics: trackers.Log) -> None:
     """Step 3: train, and save the chosen weights."""
-    began = time.monotonic()
+    began, resumed_at = time.monotonic(), state.step
     recipe_hash = receipt.text_hash(dump_recipe(ready.recipe))
     job = Job(
         model=ready.model,
@@ -241,24 +260,33 @@ def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks) -> No
         seed=ready.recipe.seed,
         run=folder,
         recipe_hash=recipe_hash,
+        log=metrics,
         ranks=ranks,
     )
-    state = loop.train(job, state)
+    with runtime.metered(ready.model.device) as energy:
+        state = loop.train(job, state)
     if not ranks.is_first:
         return
-    method = ready.recipe.method
-    base = ready.source.name if ready.source.source.startswith("hub") else str(ready.source.path)
-    METHODS[method.kind].save(ready.model, method, folder.model, base)
-    models.save_serving(ready.task.renderer.tokenizer, ready.model, sorted(ready.task.renderer.stop_ids), folder.model)
+    save_model(ready, folder.model)
     facts = {
         "seconds": {"training": time.monotonic() - began},
         "tokens": state.tokens,
         "peak_memory": {"predicted": ready.plan.memory, "measured": runtime.peak_memory(ready.model.device)},
+        "energy": energy,
+        "resumed_at": resumed_at,
         "chosen_step": state.best_step or state.step,
         "best_validation_loss": state.best_loss,
         "model_files": dict(checkpoint.hashes(folder.model)),
     }
     folder.write_json("receipt.json", folder.read_json("receipt.json") | facts)
+
+
+def save_model(ready: Ready, folder: Path) -> None:
+    """What was learnt, with the tokenizer and what serving needs, loadable by Transformers and PEFT without pegbox."""
+    method, renderer = ready.recipe.method, ready.task.renderer
+    base = ready.source.name if ready.source.source.startswith("hub") else str(ready.source.path)
+    METHODS[method.kind].save(ready.model, method, folder, base)
+    models.save_serving(renderer.tokenizer, ready.model, sorted(renderer.stop_ids), folder)
 
 
 def _judge(run: Run, data: Prepared) -> Run:
@@ -269,13 +297,15 @@ def _judge(run: Run, data: Prepared) -> Run:
     run.folder.write_lines("predictions.jsonl", predictions(run, rows, answers))
     evaluation = score_run(run)
     evaluation["close_calls"] = {name: given.close for name, given in answers.items()}
+    run.folder.write_json("evaluation.json", evaluation)
     facts = {
         "ended": receipt.now(),
         "seconds": run.receipt["seconds"] | {"evaluation": time.monotonic() - began},
         "test_scored": run.receipt["test_scored"] + 1,
+        "shots": max(given.shots for given in answers.values()),
+        "files": receipt.record_hashes(run.path),
     }
     run.folder.write_json("receipt.json", run.receipt | facts)
-    run.folder.write_json("evaluation.json", evaluation)
     run = Run(run.path)
     run.folder.write("report.html", html.report(run.folder, run.recipe))
     run.folder.write("README.md", card.card(run.folder, run.recipe))

@@ -16,6 +16,7 @@ from pegbox.errors import DataError, RecipeError
 from pegbox.evaluation import verdict
 from pegbox.models.packages import CARRIED
 from pegbox.proposal import propose as module
+from pegbox.proposal import settings
 from pegbox.proposal.propose import NOT_YET, propose
 from pegbox.proposal.recipe import Proposal
 from pegbox.recipe import Recipe, load

@@ -53,6 +53,7 @@ OTHER: dict[str, Any] = {
     "train.early_stopping_patience": 3,
     "train.early_stopping_threshold": 0.001,
     "train.bf16": True,
+    "train.report_to": ["mlflow", "wandb"],
     "evaluate.metrics": ["exact_match", "chrf"],
     "evaluate.primary": "chrf",
     "evaluate.max_new_tokens": 64,

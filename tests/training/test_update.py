@@ -19,6 +19,7 @@ import torch
 
 from pegbox.data.records import Example
 from pegbox.data.render import Renderer
+from pegbox.errors import TrainingError
 from pegbox.kernels.attention import IMPLEMENTATION, register
 from pegbox.methods import full, lora
 from pegbox.recipe import Full, Lora, Train
@@ -26,6 +27,7 @@ from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RunFolder
 from pegbox.tasks import language
 from pegbox.tasks.chat import Chat
+from pegbox.trackers import Log
 from pegbox.training import batching, loop, schedule
 from pegbox.training.loop import Job
 from pegbox.training.plan import Plan
@@ -72,7 +74,7 @@ def make_job(folder: Path, *, method: str = "full", dtype: torch.dtype = torch.f
     assert not plan
     task = Chat(Renderer(save_tokenizer(folder)))
     run = RunFolder(folder)
-    return Job(model, task, ROWS, ROWS[:5], settings, made, 7, run, "hash")
+    return Job(model, task, ROWS, ROWS[:5], settings, made, 7, run, "hash", Log(run))
 
 
 def parameters_after(job: Job, updates: int) -> tuple[torch.Tensor, list[float]]:
@@ -332,7 +334,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path:
         job.model.lm_head.weight[5, 0] = math.nan
     before = copy.deepcopy(job.model.state_dict())
     optimizer = schedule.adamw(job.model.parameters(), job.settings)
-    with pytest.raises(loop.TrainingError, match="not finite") as told:
+    with pytest.raises(TrainingError, match="not finite") as told:
         loop.take_update(job, optimizer, 0)
     assert told.value.exit_code == 4
     assert "row " in str(told.value)

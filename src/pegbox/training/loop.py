@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from pegbox import runtime
 from pegbox.data.records import Example
-from pegbox.errors import PegboxError, TrainingError
+from pegbox.errors import PegboxError
 from pegbox.models.batch import Batch
 from pegbox.progress import Bar, bar
 from pegbox.recipe import Train
@@ -32,7 +32,9 @@ from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RunFolder
 from pegbox.runtime import ALONE, Ranks
 from pegbox.tasks import Task
-from pegbox.training.batching import cut, rows_of_update, updates_per_epoch
+from pegbox.trackers import Log
+from pegbox.training import gradient
+from pegbox.training.batching import rows_of_update, updates_per_epoch
 from pegbox.training.plan import Plan
 from pegbox.training.schedule import adamw, learning_rate
 
@@ -58,6 +60,7 @@ class Job:
     seed: int
     run: RunFolder
     recipe_hash: str
+    log: Log
     ranks: Ranks = ALONE
 
     @property
@@ -122,21 +125,14 @@ def take_update(job: Job, optimizer: torch.optim.Optimizer, step: int) -> Update
     began = time.perf_counter()
     rows = rows_of_update(step, len(job.train), job.settings.batch_size, job.seed)
     examples = [job.train[row] for row in rows]
-    job.model.train()
     optimizer.zero_grad(set_to_none=True)
     mine = examples[job.ranks.share(len(examples))]
-    with runtime.autocast(job.device, job.bf16):
-        part, part_weight = job.task.update_loss(job.model, list(micro_batches(job, mine)), _backward)
-    loss, weight = job.ranks.sum(part, part_weight)
-    parameters = list(checkpoint.trainable(job.model).values())
-    job.ranks.sum_gradients(parameters)
-    grad_norm = 0.0
-    if weight > 0:
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.div_(weight)
-        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, job.settings.max_grad_norm).item()
-        _refuse_non_finite(loss, grad_norm, step, examples)
+    batches, limit = list(micro_batches(job, mine)), job.settings.max_grad_norm
+    found = gradient.find_gradient(
+        job.model, job.task, batches, _backward, max_grad_norm=limit, ranks=job.ranks, bf16=job.bf16
+    )
+    if found.weight > 0:
+        gradient.refuse_non_finite(found, step, [example.where for example in examples])
         rate = learning_rate(step, job.plan.updates, job.peak_learning_rate, job.settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -147,7 +143,7 @@ def take_update(job: Job, optimizer: torch.optim.Optimizer, step: int) -> Update
         memory = runtime.peak_memory(job.device)
         timing = {"step": step + 1, "seconds": seconds, "tokens_per_second": tokens / seconds, "memory": memory}
         job.run.append("timing.jsonl", timing)
-    return Update(loss / weight if weight else 0.0, grad_norm, tokens, len(examples))
+    return Update(found.loss, found.norm, tokens, len(examples))
 
 
 def _backward(loss: torch.Tensor) -> None:
@@ -156,20 +152,7 @@ def _backward(loss: torch.Tensor) -> None:
 
 def micro_batches(job: Job, examples: Sequence[Example]) -> Iterator[Batch]:
     """The examples as batches on the device, cut as the plan says."""
-    plan = job.plan
-    shared = plan.prefix if plan.packed and plan.share_prefix else 0
-    for part in cut(examples, tokens=plan.micro_batch_tokens, rows=plan.micro_batch_rows, shared=shared):
-        yield job.task.collate(part, packed=plan.packed, share_prefix=plan.share_prefix).to(job.device)
-
-
-def _refuse_non_finite(loss: float, grad_norm: float, step: int, examples: Sequence[Example]) -> None:
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
-    raise TrainingError(
-        f"update {step + 1}: the loss ({loss}) or its gradient ({grad_norm}) is not finite; the weights were not changed",
-        where=", ".join(example.where for example in examples),
-        cure="look at these rows; else lower train.learning_rate",
-    )
+    return (batch.to(job.device) for batch in gradient.micro_batches(job.task, job.plan, examples))
 
 
 @torch.no_grad()
@@ -199,7 +182,7 @@ def validate(job: Job, state: TrainState) -> None:
     patience = job.settings.early_stopping_patience
     state.finished = patience is not None and state.validations_without_gain >= patience
     if job.ranks.is_first:
-        job.run.append("metrics.jsonl", {"step": state.step, "split": "validation", "loss": _number(loss)})
+        job.log({"step": state.step, "split": "validation", "loss": _number(loss)})
 
 
 def _number(value: float) -> float | None:
@@ -220,7 +203,7 @@ def _log_update(job: Job, state: TrainState, update: Update, shown: Bar) -> None
         rate = learning_rate(state.step - 1, job.plan.updates, job.peak_learning_rate, job.settings)
         line = {"step": state.step, "epoch": epoch, "loss": update.loss, "learning_rate": rate}
         line |= {"grad_norm": update.grad_norm, "tokens": update.tokens, "rows": update.rows}
-        job.run.append("metrics.jsonl", line)
+        job.log(line)
     shown.advance(1, f"loss {update.loss:.3f}")
 
 
