@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from pegbox.models import generation
-from pegbox.models.generation import CLOSE, Answer, count_close, generate, sample
+from pegbox.models.generation import CLOSE, Answer, Kept, count_close, generate, stream
 from tiny_models import WINDOW, rows, tiny
 
 BATCHED = ["llama", "qwen2", "mistral", "gemma2", "gpt_oss", "gpt2", "opt"]
@@ -278,7 +279,7 @@ def test_a_model_in_training_is_not_asked() -> None:
     with pytest.raises(AssertionError):
         generate(model, [[3]], stop_ids=NO_STOP, max_new_tokens=1)
     with pytest.raises(AssertionError):
-        sample(model, [3], stop_ids=NO_STOP, max_new_tokens=1)
+        next(stream(model, [3], stop_ids=NO_STOP, max_new_tokens=1))
 
 
 def test_an_empty_prompt_is_our_bug() -> None:
@@ -294,10 +295,140 @@ def test_a_drawn_answer_follows_the_seed_the_stop_tokens_and_the_models_own_sett
 
     def drawn(seed: int, stop_ids: frozenset[int] = NO_STOP) -> list[int]:
         torch.manual_seed(seed)
-        return sample(model, prompt, stop_ids=stop_ids, max_new_tokens=NEW)
+        return list(stream(model, prompt, stop_ids=stop_ids, max_new_tokens=NEW, do_sample=True))
 
     assert drawn(1) == drawn(1) != drawn(2)
     assert len(drawn(1)) == NEW
     assert drawn(1, frozenset({drawn(1)[4]})) == drawn(1)[: drawn(1).index(drawn(1)[4])]
     model.generation_config.top_k = 1  # leaves the likeliest token only
     assert drawn(1) == drawn(2) == plain_answer(model, prompt, NO_STOP).input_ids
+
+
+# ---- one answer, token by token --------------------------------------------------------------------------------------
+
+
+def streamed(model: Any, prompt: Sequence[int], stop_ids: frozenset[int] = NO_STOP, **options: Any) -> list[int]:
+    return list(stream(model, prompt, stop_ids=stop_ids, max_new_tokens=NEW, **options))
+
+
+@pytest.mark.parametrize("name", [*BATCHED, *ROW_BY_ROW])
+def test_streamed_tokens_are_the_answer_and_leave_no_trace(name: str) -> None:
+    model, prompts = tiny(name, tie_word_embeddings=False), unequal(0)
+    own, threads = model.generation_config, threading.active_count()
+    for stop_ids in (stops(model, prompts), NO_STOP):
+        for prompt in prompts:
+            assert streamed(model, prompt, stop_ids) == plain_answer(model, prompt, stop_ids).input_ids
+    assert model.generation_config is own
+    assert threading.active_count() == threads
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def test_a_stream_gives_each_token_before_the_next_is_computed() -> None:
+    for name in ("llama", "mamba"):
+        model, (prompt,), calls = tiny(name), rows([8]), [0]
+        model.register_forward_pre_hook(lambda *given, calls=calls: calls.__setitem__(0, calls[0] + 1))
+        tokens = stream(model, prompt, stop_ids=NO_STOP, max_new_tokens=NEW)
+        next(tokens)
+        assert calls[0] < NEW - 2, f"{name}: the first token came with the last"
+        tokens.close()
+        assert calls[0] < NEW, f"{name}: nobody listened, and it went on"
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_drawn_tokens_are_those_that_transformers_draws(name: str) -> None:
+    model, (prompt,) = tiny(name), rows([8])
+    model.generation_config = GenerationConfig(temperature=1.5, top_k=9, repetition_penalty=1.3)
+    given = torch.tensor([list(prompt)])
+    torch.manual_seed(3)
+    drawn = model.generate(given, attention_mask=torch.ones_like(given), do_sample=True, max_new_tokens=NEW)
+    torch.manual_seed(3)
+    assert streamed(model, prompt, do_sample=True) == drawn[0, len(prompt) :].tolist()
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_where_the_tokens_are_heard() -> None:
+    model, threads = tiny("mamba"), threading.active_count()
+
+    def fail(*given: Any) -> None:
+        raise MemoryError("no room")
+
+    model.register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError, match="no room"):
+        streamed(model, [3, 4])
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("name", ["llama", "mamba"])
+def test_a_stream_computes_in_the_precision_of_who_asks(name: str) -> None:
+    model, seen = tiny(name), set[bool]()
+    model.register_forward_pre_hook(lambda *given: seen.add(torch.is_autocast_enabled("cpu")))
+    with torch.autocast("cpu", torch.bfloat16):
+        streamed(model, [3, 4])
+    assert seen == {True}
+
+
+def turns(model: Any, kept: Kept | None, *, leave_after: int = NEW) -> list[list[int]]:
+    """Three turns, each behind the one before and its answer; the last goes back to the first and asks otherwise."""
+    asked = rows([9, 4, 3], seed=8)
+    history: list[int] = []
+    answers = []
+    for prompt in ([*asked[0]], [*asked[1]], [*asked[2]]):
+        history += prompt
+        tokens = stream(model, history, stop_ids=NO_STOP, max_new_tokens=NEW, kept=kept)
+        answers.append([token for token, _ in zip(tokens, range(leave_after), strict=False)])
+        history += answers[-1]
+    answers.append(streamed(model, [*asked[0][:5], *asked[1]], kept=kept))
+    return answers
+
+
+@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.parametrize("leave_after", [NEW, 4, 0], ids=["whole answers", "left off", "left at once"])
+def test_what_is_kept_from_turn_to_turn_changes_no_answer(name: str, leave_after: int) -> None:
+    model = tiny(name, tie_word_embeddings=False)
+    assert turns(model, Kept(), leave_after=leave_after) == turns(model, None, leave_after=leave_after)
+
+
+def test_what_is_kept_is_not_computed_again() -> None:
+    model, given = tiny("llama"), list[int]()
+    model.register_forward_pre_hook(
+        lambda module, args, options: given.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    kept, prompt = Kept(), list(rows([40])[0])
+    answer = streamed(model, prompt, kept=kept)
+    assert given == [40] + [1] * (NEW - 1)
+    given.clear()
+    streamed(model, [*prompt, *answer, 5, 6], kept=kept)
+    assert given[0] <= 4, "of the new turn: two tokens, the answer's last, and one more"
+    given.clear()
+    streamed(model, rows([12], seed=5)[0], kept=kept)
+    assert given[0] == 12, "a conversation that begins otherwise shares nothing"
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_an_answer_that_breaks_off_within_the_model_leaves_what_is_kept_usable(layer: int) -> None:
+    """Ctrl-C is raised anywhere: also when one layer has taken the token and the next has not."""
+    model, prompt = tiny("llama", tie_word_embeddings=False), list(rows([9])[0])
+    wanted = streamed(model, [*prompt, 7, 8])
+    kept, calls = Kept(), [0]
+
+    def interrupt(*given: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise KeyboardInterrupt
+
+    hook = model.model.layers[layer].mlp.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        streamed(model, prompt, kept=kept)
+    hook.remove()
+    assert len(kept.ids) == len(prompt) + 2
+    assert streamed(model, [*prompt, 7, 8], kept=kept) == wanted
+
+
+@pytest.mark.parametrize("wrong", [lambda ids: [5, *ids[1:]], lambda ids: [*ids[1:], 5]], ids=["another", "shifted"])
+def test_the_check_sees_keys_of_other_ids(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: the keys that are kept are taken for those of the prompt, whatever it begins with."""
+    monkeypatch.setattr(Kept, "ids", property(lambda self: self.seen, lambda self, ids: None), raising=False)
+    model, (prompt,) = tiny("llama", tie_word_embeddings=False), rows([12])
+    kept = Kept()
+    kept.seen = prompt  # type: ignore[attr-defined]
+    streamed(model, wrong(list(prompt)), kept=kept)
+    assert streamed(model, prompt, kept=kept) != streamed(model, prompt)

@@ -18,7 +18,7 @@ from pegbox.errors import RecipeError
 
 ANCHORS = ("", "\n")  # byte-level tokenizers need none; in SentencePiece a line break merges with nothing
 LOST = "holds a character that the tokenizer cannot write, in a text that is learnt"
-BEGUN = "\N{REPLACEMENT CHARACTER}"  # what a decoder writes for the first bytes of a character
+BEGUN = "\N{REPLACEMENT CHARACTER}"  # one for the first bytes of a character, however many there are of them
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's token for a byte: a run of them is read as a whole
 PROBES = ("a", " a", "\na", "  a\n", "A b")
 
@@ -46,7 +46,7 @@ class Codec:
         """The text of ids as far as no id behind them can change it: not a character that has only begun."""
         names = self.tokenizer.convert_ids_to_tokens(list(ids))
         end = next((end for end in range(len(ids), 0, -1) if not BYTE.fullmatch(names[end - 1])), 0)
-        return self.decode(ids[:end]).rstrip(BEGUN)
+        return self.decode(ids[:end]).removesuffix(BEGUN)
 
     def learnt(self, text: str) -> list[int]:
         """The ids of a text that is learnt, at the beginning of a sequence: the name of a control in it is plain text.

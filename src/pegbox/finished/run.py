@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,23 @@ from transformers import PreTrainedModel
 
 from pegbox import runtime
 from pegbox.data.formats import to_record, with_placeholder
-from pegbox.data.records import Message, Record, Row
+from pegbox.data.records import Record, Row
 from pegbox.data.render import Renderer
 from pegbox.errors import DataError, RecipeError
-from pegbox.evaluation.systems import ask
 from pegbox.methods import METHODS
 from pegbox.models import load as models
-from pegbox.models.generation import generate, sample
+from pegbox.models.generation import Kept, stream
 from pegbox.models.sources import resolve
+from pegbox.progress import bar
 from pegbox.recipe import Recipe
 from pegbox.recipe import load as load_recipe
 from pegbox.runs.checkpoint import hashes
 from pegbox.runs.folder import RunFolder
 from pegbox.tasks import TASKS, Predictions, Task
+from pegbox.tasks.base import Advance
+from pegbox.tasks.language import LanguageTask
+
+Asked = str | Sequence[Mapping[str, str]]
 
 
 class Run:
@@ -81,6 +86,16 @@ class Run:
         METHODS[self.recipe.method.kind].restore(model, self.recipe.method, self.folder.model)
         return model
 
+    @cached_property
+    def base(self) -> PreTrainedModel:
+        """The untouched model beside the tuned one, kept once it is loaded."""
+        return self.load_base()
+
+    @cached_property
+    def limit(self) -> int:
+        """The most tokens that the model takes, prompt and answer together."""
+        return models.max_length(self.base_folder)
+
     def predict(self, rows: Iterable[Mapping[str, Any]]) -> list[Any]:
         """The tuned model's answers to rows in the form of the training rows; their answers are not needed.
 
@@ -96,35 +111,73 @@ class Run:
         columns = {role: column for role, column in given.items() if role != "group" or column in values}
         try:
             record = to_record(Row(row.where, values), self.task.kind, columns, self.recipe.data.instruction)
-            self.task.prompt_length(record, ())
+            if (length := self.task.prompt_length(record, ())) > self.limit:
+                raise ValueError(f"has {length} tokens, and the model takes {self.limit}")
         except ValueError as error:
             raise DataError(str(error), where=row.where, cure="give rows like those of training") from None
         return record
 
-    def answers(self, records: Sequence[Record]) -> Predictions:
-        """The tuned model's answers to records, in order."""
+    def answers(self, records: Sequence[Record], advance: Advance | None = None) -> Predictions:
+        """The tuned model's answers to records, in order; with a progress bar unless `advance` shows it."""
+        if advance is None:
+            with bar("tuned model", len(records)) as shown:
+                return self.answers(records, shown.advance)
         tokens = self.recipe.evaluate.max_new_tokens
         assert tokens is not None
-        with runtime.autocast(self.model.device, runtime.use_bf16(self.model.device, self.recipe.train.bf16)):
-            return ask(self.task, self.model, records, "tuned model", max_new_tokens=tokens)
+        with self._precision(self.model):
+            return self.task.predict(self.model, records, max_new_tokens=tokens, advance=advance)
 
-    def generate(
-        self, asked: str | Sequence[Mapping[str, str]], *, max_new_tokens: int = 256, do_sample: bool = False
-    ) -> str:
+    def _precision(self, model: PreTrainedModel) -> AbstractContextManager[object]:
+        return runtime.autocast(model.device, runtime.use_bf16(model.device, self.recipe.train.bf16))
+
+    def generate(self, asked: Asked, *, max_new_tokens: int = 256, do_sample: bool = False) -> str:
         """The tuned model's answer to a prompt or to messages `[{"role": , "content": }]`, unstripped."""
-        renderer = self.task.renderer
-        instruction = self.recipe.data.instruction
-        if isinstance(asked, str) and self.task.kind == "completion":
-            prompt = renderer.completion_prompt(f"{instruction}\n{asked}" if instruction else asked)
-        else:
-            given = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-            messages = [Message(str(message["role"]), str(message["content"])) for message in given]
-            if instruction and messages[0].role != "system":
-                messages.insert(0, Message("system", instruction))
-            prompt = renderer.prompt(messages)
-        if do_sample:
-            ids = sample(self.model, prompt, stop_ids=renderer.stop_ids, max_new_tokens=max_new_tokens)
-        else:
-            answers = generate(self.model, [prompt], stop_ids=renderer.stop_ids, max_new_tokens=max_new_tokens)
-            ids = answers[0].input_ids
-        return self.task.said(ids)
+        return "".join(self.stream(asked, max_new_tokens=max_new_tokens, do_sample=do_sample))
+
+    def stream(
+        self,
+        asked: Asked,
+        *,
+        max_new_tokens: int = 256,
+        do_sample: bool = False,
+        base: bool = False,
+        kept: Kept | None = None,
+    ) -> Iterator[str]:
+        """The answer as it comes, in pieces of text that are never taken back; together they are what `generate` gives.
+
+        `base` asks the untouched model. `kept` holds what the model has computed, from one turn of a conversation to
+        the next (see models.generation.stream). Raises DataError for a prompt that cannot be understood or is too long.
+        """
+        prompt, ids, told = self.prompt(asked), list[int](), 0
+        if len(prompt) + max_new_tokens > self.limit:
+            what = f"the prompt has {len(prompt)} tokens and the answer may have {max_new_tokens}"
+            cure = "ask for less with max_new_tokens, or give a shorter prompt"
+            raise DataError(f"{what}; the model takes {self.limit} together", cure=cure)
+        model, stop_ids = self.base if base else self.model, self.task.renderer.stop_ids
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": do_sample, "kept": kept}
+        with closing(stream(model, prompt, stop_ids=stop_ids, **options)) as tokens:
+            token: int | None = 0
+            while token is not None:
+                with self._precision(model):  # around each step: who asks for pieces has a precision of their own
+                    token = next(tokens, None)
+                ids += [] if token is None else [token]
+                if piece := self.task.said(ids, whole=token is None)[told:]:
+                    told += len(piece)
+                    yield piece
+
+    def prompt(self, asked: Asked) -> list[int]:
+        """The ids that a prompt or messages become, by the rule for rows: behind the recipe's instruction.
+
+        A system message of one's own stands in its place. Raises DataError for what cannot be understood.
+        """
+        if not isinstance(self.task, LanguageTask):
+            cure = "give rows to `predict`"
+            raise DataError(f"a run of task '{self.task.kind}' writes no text", where=str(self.path), cure=cure)
+        values = {"prompt": asked} if isinstance(asked, str) else {"messages": [dict(message) for message in asked]}
+        own = not isinstance(asked, str) and bool(asked) and asked[0].get("role") == "system"
+        row = Row("the prompt", with_placeholder(values, self.task.kind, {}))
+        try:
+            record = to_record(row, self.task.kind, {}, None if own else self.recipe.data.instruction)
+            return self.task.prompt(record, ())
+        except ValueError as error:
+            raise DataError(str(error), where=row.where, cure="give a text, or messages as in training") from None

@@ -6,6 +6,9 @@ of two real tokens in columns is their distance in positions (sliding windows co
 tokens only and padding is masked. Rows that have said their stop token leave the batch. A model that left padding would
 change (recurrent, convolutional, positions from elsewhere) answers row by row instead, by Transformers' own loop.
 
+`stream` gives one answer token by token, by the same loop with one row; it can go on from the keys and values that the
+turn before has left (`Kept`). What is drawn at random is drawn by Transformers, with the model's own settings.
+
 Floating-point sums depend on the shape of a batch, so a row whose two best logits were ever closer than `CLOSE` could
 have gone the other way alone: such rows are counted, not hidden.
 
@@ -15,14 +18,15 @@ Shapes: n rows, P shared tokens, Hk key heads of width D, V the vocabulary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pegbox.kernels.growing_cache import growing_cache
+from pegbox.models import transformers_loop
 from pegbox.models.batch import attends_only, shared_prefix
 
 CLOSE = 1e-4
@@ -44,6 +48,26 @@ class Answer:
         self.stopped = token in stop_ids
         if not self.stopped:
             self.input_ids.append(token)
+
+
+@dataclass
+class Kept:
+    """Keys and values of the `ids` that a model has seen last, for a prompt that begins with the same."""
+
+    ids: Sequence[int] = ()
+    cache: Cache | None = None
+
+    def shared_with(self, prompt: Sequence[int]) -> tuple[int, KeysAndValues]:
+        """How many first tokens need not be computed again, P, and their keys and values [1, Hk, P, D]."""
+        prefix = shared_prefix([self.ids, prompt]) if self.cache is not None else 0
+        if self.cache is None or not prefix:
+            return 0, []
+        return prefix, [(keys[:, :, :prefix], values[:, :, :prefix]) for keys, values in _columns(self.cache)]
+
+
+def _columns(cache: Cache) -> KeysAndValues:
+    layers: list[Any] = cache.layers  # by type they may be empty, or of another kind
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 @torch.inference_mode()
@@ -70,9 +94,39 @@ def generate(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         rows = _Rows(model, [prompts[i] for i in chosen], prefix, shared)
-        _decode(rows, [answers[i] for i in chosen], stop_ids, max_new_tokens)
+        for _ in _decode(rows, [answers[i] for i in chosen], stop_ids, max_new_tokens):
+            pass
         advance(len(chosen))
     return answers
+
+
+@torch.inference_mode()
+def stream(
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    *,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    do_sample: bool = False,
+    kept: Kept | None = None,
+) -> Generator[int, None, None]:
+    """The tokens of one answer as they come, without its stop token: those of `generate`, to rounding.
+
+    With `kept` what the prompt has in common with the turn before is not computed again (greedy answers of models that
+    answer in batches). `do_sample` draws with the model's own generation settings (temperature, top_p, ...), from
+    torch's global generator, as Transformers does: seed that for the same answer again.
+    """
+    assert not model.training and prompt
+    if do_sample or not _batches(model):
+        yield from transformers_loop.stream(model, prompt, stop_ids, max_new_tokens, do_sample=do_sample)
+        return
+    kept = Kept() if kept is None else kept
+    rows, answer = _Rows(model, [prompt], *kept.shared_with(prompt)), Answer()
+    for _ in _decode(rows, [answer], stop_ids, max_new_tokens):
+        # an answer may be left at any point: only the columns that are in every layer by now are claimed
+        kept.ids, kept.cache = (*prompt, *answer.input_ids)[: rows.mask.shape[1]], rows.cache
+        if not answer.stopped:
+            yield answer.input_ids[-1]
 
 
 def _batches(model: PreTrainedModel) -> bool:
@@ -86,7 +140,7 @@ def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> KeysAndValues:
     cache = DynamicCache()  # without the config, which would make sliding layers forget what lies outside the window
     given = torch.tensor([list(ids)], device=model.device)
     model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return [(keys, values) for keys, values, *_ in cache]
+    return _columns(cache)
 
 
 class _Rows:
@@ -144,11 +198,13 @@ def _best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
     return logits.argmax(-1), margins
 
 
-def _decode(rows: _Rows, answers: list[Answer], stop_ids: frozenset[int], max_new_tokens: int) -> None:
+def _decode(rows: _Rows, answers: list[Answer], stop_ids: frozenset[int], max_new_tokens: int) -> Iterator[None]:
+    """The one loop: adds a token to each answer that goes on, and yields, until all have stopped."""
     for step in range(max_new_tokens):
         tokens, margins = _best(rows.logits())
         for answer, token, margin in zip(answers, tokens.tolist(), margins, strict=True):
             answer.add(token, margin, stop_ids)
+        yield
         going = [index for index, answer in enumerate(answers) if not answer.stopped]
         if not going or step + 1 == max_new_tokens:
             return
@@ -165,53 +221,13 @@ def _alone(
     max_new_tokens: int,
     advance: Callable[[int], None],
 ) -> Answer:
-    """The greedy answer to one prompt by Transformers' own loop, which knows every kind of cache."""
-    answer, given = Answer(), torch.tensor([list(prompt)], device=model.device)
-    own = model.generation_config
-    model.generation_config = GenerationConfig()  # else its penalties would be merged in
-    try:
-        out = _transformers(model).generate(
-            given,
-            attention_mask=torch.ones_like(given),
-            max_new_tokens=max_new_tokens,
-            eos_token_id=sorted(stop_ids) or None,
-            pad_token_id=0,
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
-    finally:
-        model.generation_config = own
-    for logits in out.logits:
+    """The greedy answer to one prompt by Transformers' own loop."""
+    answer = Answer()
+    for logits in transformers_loop.greedy_logits(model, prompt, stop_ids, max_new_tokens):
         tokens, margins = _best(logits)
         answer.add(int(tokens), margins[0], stop_ids)
     advance(1)
     return answer
-
-
-def _transformers(model: PreTrainedModel) -> Any:
-    """The model with its own `generate`, which the type of its class does not tell."""
-    return model
-
-
-def sample(
-    model: PreTrainedModel, prompt: Sequence[int], *, stop_ids: frozenset[int], max_new_tokens: int
-) -> list[int]:
-    """One answer drawn with the model's own generation settings (temperature, top_p, ...), by Transformers.
-
-    It draws from torch's global generator, as Transformers does: seed that for the same answer again.
-    """
-    assert not model.training
-    given = torch.tensor([list(prompt)], device=model.device)
-    drawn = _transformers(model).generate(
-        given,
-        attention_mask=torch.ones_like(given),
-        do_sample=True,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(stop_ids) or None,
-        pad_token_id=min(stop_ids, default=0),
-    )
-    ids: list[int] = drawn[0, len(prompt) :].tolist()
-    return ids[:-1] if ids and ids[-1] in stop_ids else ids
 
 
 def count_close(answers: Sequence[Answer]) -> Iterator[int]:

@@ -1,0 +1,92 @@
+"""Transformers' own loop of decoding: it knows every kind of cache, and every setting by which a token is drawn.
+
+pegbox's loop (`models.generation`) leaves to it the models that it cannot answer in batches, and all that is drawn. It
+hands its tokens out and cannot be asked for the next one, so that a stream of them needs a thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+
+def greedy_logits(
+    model: PreTrainedModel, prompt: Sequence[int], stop_ids: frozenset[int], max_new_tokens: int
+) -> Sequence[torch.Tensor]:
+    """The logits [1, V] of each token of the greedy answer, the stop token's too."""
+    options = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    logits: Sequence[torch.Tensor] = _generate(model, prompt, stop_ids, max_new_tokens, **options).logits
+    return logits
+
+
+def stream(
+    model: PreTrainedModel, prompt: Sequence[int], stop_ids: frozenset[int], max_new_tokens: int, *, do_sample: bool
+) -> Iterator[int]:
+    """The tokens of one answer as they come, without its stop token. Who leaves off listening ends the thread."""
+    told, kind = _Told(), model.device.type
+    context = torch.autocast(kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind))
+
+    def run() -> None:
+        try:
+            with context, torch.inference_mode():  # both hold for one thread only
+                options = {"do_sample": do_sample, "streamer": told, "stopping_criteria": [told]}
+                _generate(model, prompt, stop_ids, max_new_tokens, **options)
+            told.tokens.put(None)
+        except BaseException as error:  # raised again where it is heard
+            told.tokens.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while (token := told.tokens.get()) is not None:
+            if isinstance(token, BaseException):
+                raise token
+            if token not in stop_ids:
+                yield token
+    finally:
+        told.left = True
+        thread.join()
+
+
+class _Told(BaseStreamer, StoppingCriteria):
+    """Between the loop and who listens: the tokens, then None or what went wrong; and whether anybody listens yet."""
+
+    def __init__(self) -> None:
+        self.tokens: SimpleQueue[int | BaseException | None] = SimpleQueue()
+        self.left = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """int64: the prompt [1, T] first, which is known; then each token [1]."""
+        if value.ndim == 1:
+            self.tokens.put(int(value))
+
+    def end(self) -> None:
+        """The thread itself tells the end."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
+        """bool [1]: nobody listens any more."""
+        return torch.full((len(input_ids),), self.left, device=input_ids.device)
+
+
+def _generate(model: Any, prompt: Sequence[int], stop_ids: frozenset[int], max_new_tokens: int, **options: Any) -> Any:
+    """What Transformers' `generate` returns. The model's own settings bear on what is drawn, not on a greedy answer."""
+    given, own = torch.tensor([list(prompt)], device=model.device), model.generation_config
+    if not options["do_sample"]:
+        model.generation_config = GenerationConfig()  # else its penalties would be merged in
+    try:
+        return model.generate(
+            given,
+            attention_mask=torch.ones_like(given),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(stop_ids) or None,
+            pad_token_id=min(stop_ids, default=0),
+            **options,
+        )
+    finally:
+        model.generation_config = own
