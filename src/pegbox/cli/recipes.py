@@ -22,10 +22,10 @@ def demo(
     135M parameters, 1,500 real sentences, a few minutes on two CPU cores.
     """
     from pegbox.cli import screen
-    from pegbox.demo.run import run_demo
+    from pegbox.demo.run import asked, run_demo
 
     run = run_demo(language, run_dir)
-    say(run.evaluation | {"run": str(run.path)}) if as_json else screen.demo(run)
+    say(run.evaluation | {"run": str(run.path)}) if as_json else screen.demo(run, asked(run))
 
 
 @command("pegbox init tickets.jsonl", "pegbox init train.csv more.csv --out reviews.yaml --model ./my-model")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pegbox.demo.run import asked
-from pegbox.finished import Run
+if TYPE_CHECKING:  # heavy, and most tables need neither
+    from pegbox.demo.run import Asked
+    from pegbox.finished import Run
 
 DOZEN = 12
 WIDE = 200  # columns of a table that no terminal shows
@@ -146,9 +147,9 @@ def verified(found: Mapping[str, Any]) -> None:
             console.print(f"       cure: {escape(check['cure'])}")
 
 
-def demo(run: Run) -> None:
+def demo(run: Run, commands: Sequence[Asked]) -> None:
     """A dozen commands before and after (evenly spaced through the file, not chosen by score), the table, the verdict."""
-    console, commands = Console(soft_wrap=True), asked(run)
+    console = Console(soft_wrap=True)
     for command in commands[:: max(1, len(commands) // DOZEN)][:DOZEN]:
         answers = command.line["answers"]
         console.print(f"[bold]{escape(command.line['input'])}[/bold]")
