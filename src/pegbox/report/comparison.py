@@ -235,7 +235,8 @@ def _card(row: Found, metric: str, place: str) -> dict[str, Any]:
     for name, answer in row["answers"].items():
         score = scores[name]
         mark, tone = (("right", "right") if score else ("wrong", "wrong")) if all_or_nothing else _mark(score, metric)
-        said.append({"name": name, "text": answers.shortened(answers.written(answer)), "mark": mark, "tone": tone})
+        text = answers.shortened(answers.written(answer))
+        said.append({"name": name, "text": text, "mark": mark, "tone": tone, "tuned": False})
     return {
         "id": place,
         "kind": f"right: {_listed(right)}" if all_or_nothing and right else "scores differ",

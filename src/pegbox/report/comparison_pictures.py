@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from pegbox.report.pictures import (
     INK,
-    LOG_FROM,
     MUTED,
     TUNED_COLOUR,
     canvas,
     fitting,
     inline,
     scale_leads,
+    scale_losses,
     scale_values,
 )
 from pegbox.report.wording import SHARES, bounds, difference, difference_bounds, metric_name, number, scale
@@ -94,27 +94,17 @@ def _line(axes: Axes, place: int, name: str, told: str, ends: tuple[float | None
 
 def curves(found: Sequence[Found], unit: str) -> Markup | None:
     """The validation loss of all runs by update, each chosen one ringed; None where no run has any that is finite."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-
     series = [[(step, loss) for step, loss in run["validation"] if loss is not None] for run in found]
     losses = [loss for points in series for _, loss in points]
     if not losses:
         return None
-    wide = min(losses) > 0 and max(losses) / min(losses) > LOG_FROM
     legend = 20 * len(found)
     height = 270 + legend
     with canvas(height) as drawn:
         axes = drawn.add_axes((0.135, 50 / height, 0.845, 185 / height))
         for place, (run, points) in enumerate(zip(found, series, strict=True)):
             _curve(axes, place, run, points)
-        if wide:
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", linewidth=0.6)
-        axes.set_xlabel("updates")
-        title = f"validation loss, nats per {unit}{' (logarithmic)' if wide else ''}"
+        title = f"validation loss, {scale_losses(axes, losses, unit)}"
         axes.text(-0.13, 1 + 10 / 185, title, transform=axes.transAxes, color=MUTED)
         _legend(axes, len(found))
         return _coloured(inline(drawn, "curves", _told(found, series)))

@@ -164,8 +164,6 @@ def fitting(name: str, width: int) -> str:
 
 def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup:
     """Training and validation loss by update, the chosen one marked. `unit`: what the loss is a mean over."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-
     training = _series(line for line in lines if line.get("split") != "validation")
     validation = _series(line for line in lines if line.get("split") == "validation")
     losses = [loss for _, loss in (*training, *validation)]
@@ -174,19 +172,25 @@ def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup
         axes.plot(*_columns(training), color=RIVAL_COLOUR, linewidth=1.5, label="training")
         axes.plot(*_columns(validation), "o-", color=TUNED_COLOUR, markersize=5, linewidth=1.5, label="validation")
         axes.axvline(chosen, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"chosen: update {chosen}")
-        wide = bool(losses) and min(losses) > 0 and max(losses) / min(losses) > LOG_FROM
-        if wide:
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", linewidth=0.6)
-        axes.set_xlabel("updates")
-        axes.set_title(
-            f"loss, nats per {unit}{' (logarithmic)' if wide else ''}", loc="left", color=MUTED, size=13, y=1.1
-        )
+        unit_told = scale_losses(axes, losses, unit)
+        axes.set_title(f"loss, {unit_told}", loc="left", color=MUTED, size=13, y=1.1)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=3, frameon=False, borderpad=0, **_TIGHT)
         return inline(figure, "curves", _told(training, validation, chosen))
+
+
+def scale_losses(axes: Axes, losses: Sequence[float], unit: str) -> str:
+    """The axes of learning curves; what the upright one counts."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    wide = bool(losses) and min(losses) > 0 and max(losses) / min(losses) > LOG_FROM
+    if wide:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", linewidth=0.6)
+    axes.set_xlabel("updates")
+    return f"nats per {unit}{' (logarithmic)' if wide else ''}"
 
 
 _TIGHT: Mapping[str, Any] = {"handlelength": 1.2, "columnspacing": 1.2, "handletextpad": 0.5}
