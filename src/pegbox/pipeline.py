@@ -322,6 +322,7 @@ def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None
         result = score_run(run, metric=metric)
         run.folder.write_json("receipt.json", run.receipt | {"test_scored": run.receipt["test_scored"] + 1})
         return result
+    run.refuse_unfinished()
     known = read_rows(run.recipe)[2]
     other = run.recipe.data.model_copy(update={"test": (str(Path(data).absolute()),)})
     rows = read_rows(run.recipe.model_copy(update={"data": other}))[2].splits.test

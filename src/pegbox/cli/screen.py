@@ -79,6 +79,11 @@ def evaluation(found: Mapping[str, Any]) -> None:
     console.print(escape(found["reason"]))
 
 
+def _short_name(model: str) -> str:
+    """A model without its owner or its folder."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
 def _value(found: Mapping[str, Any] | None) -> str:
     return "" if found is None else "?" if found["value"] is None else f"{found['value']:.3f}"
 
@@ -97,11 +102,11 @@ def comparison(found: Mapping[str, Any]) -> None:
     console, primary = Console(soft_wrap=True), found["primary"]
     table = Table(title=f"{found['rows']} rows that all runs share; 95 % intervals in brackets", title_justify="left")
     for name in ("run", "model", "method", "own verdict"):
-        table.add_column(name, no_wrap=name == "run")
+        table.add_column(name, overflow="fold")
     table.add_column(primary, justify="right", no_wrap=True)
     for run in found["runs"]:
         score = _interval(run["metrics"][primary])
-        table.add_row(escape(run["name"]), escape(run["model"]), run["method"], run["verdict"], score)
+        table.add_row(escape(run["name"]), escape(_short_name(run["model"])), run["method"], run["verdict"], score)
     console.print(table)
     for pair in found["differences"]:
         by = f"{_interval(pair)}, p = {pair['p_adjusted']:.4f} (Holm)"
@@ -130,10 +135,11 @@ def runs(found: Sequence[Mapping[str, Any]]) -> None:
             continue
         verdict = run["verdict"] or f"unfinished, update {run['updates']} of {run['planned']}"
         when = run["began"].replace("T", " ")[:16]
-        model = run["model"].rstrip("/").rsplit("/", 1)[-1]
         score = _interval(run) if run["verdict"] else ""
         told = Text(verdict, COLOURS.get(verdict, "dim"))
-        table.add_row(escape(run["run"]), when, escape(model), run["method"], run["primary"], score, told)
+        table.add_row(
+            escape(run["run"]), when, escape(_short_name(run["model"])), run["method"], run["primary"], score, told
+        )
     console.print(table if found else "no runs here yet: pegbox demo, or pegbox train RECIPE")
 
 

@@ -42,7 +42,7 @@ def read(files: Sequence[str]) -> Iterator[Row | MalformedRow]:
     for name in files:
         path = Path(name)
         if not path.is_file():
-            raise DataError("no such data file", where=name, cure="check the path under `data:` in the recipe")
+            raise DataError("no such data file", where=name, cure="check the path")
         reader = READERS.get(path.suffix.lower())
         if reader is None:
             cure = f"convert it to one of {', '.join(READERS)}"

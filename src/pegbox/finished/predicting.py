@@ -45,6 +45,7 @@ def predict(run_dir: str | Path, data: str | Path, out: str | Path, *, rows_at_o
     DataError where the data cannot be read, and at the end where some rows could not be answered.
     """
     run = Run(run_dir)
+    run.refuse_unfinished()
     with _on_disk(str(data)) as (file, name):
         if str(out) == STANDARD:
             total, refused = _count(file), 0
@@ -67,6 +68,7 @@ def _predict_to_file(run: Run, file: Path, name: str, out: Path, rows_at_once: i
     """How many rows there are, and how many of them could not be answered."""
     write = writer_for(out)
     _refuse_used(out)
+    total = _count(file)
     model = [*checkpoint.hashes(run.folder.model), ("recipe", checkpoint.sha256(run.path / "recipe.yaml"))]
     header = {
         "answers of": "pegbox predict",
@@ -74,7 +76,6 @@ def _predict_to_file(run: Run, file: Path, name: str, out: Path, rows_at_once: i
         "model": receipt.text_hash(json.dumps([model, run.receipt["model"]["files"]])),
         "rows_at_once": rows_at_once,
     }
-    total = _count(file)
     with Partial(out.with_name(f"{out.name}.partial"), header, rows_at_once) as partial:
         try:
             rows = islice(_rows(file, name), partial.done, None)

@@ -51,12 +51,16 @@ class Run:
         """ "better", "worse" or "not shown"."""
         return str(self.evaluation["verdict"])
 
-    @cached_property
-    def task(self) -> Task:
-        """The task with the tokenizer and the label names that were trained."""
+    def refuse_unfinished(self) -> None:
+        """Raise RecipeError where training has not come to its end: there is no model."""
         if not self.folder.model.is_dir():
             cure = f"finish the run with `pegbox train --resume {self.path}`"
             raise RecipeError("the run has no model yet", where=str(self.path), cure=cure)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task with the tokenizer and the label names that were trained."""
+        self.refuse_unfinished()
         renderer = Renderer(models.load_tokenizer(self.folder.model), self.receipt["model"]["stop_ids"])
         task = TASKS[self.recipe.task.kind](renderer)
         task.restore(self.receipt["task"])

@@ -54,7 +54,8 @@ def score_run(run: Run, lines: Sequence[Mapping[str, Any]] | None = None, metric
     """`evaluation.json` from saved predictions (the run's own, or other `lines`); `metric` replaces the primary."""
     given = list(lines if lines is not None else run.folder.read_lines("predictions.jsonl"))
     if not given:
-        raise RecipeError("the run has no predictions", where=str(run.path), cure="finish the run first")
+        cure = f"finish the run with `pegbox train --resume {run.path}`"
+        raise RecipeError("the run has no predictions", where=str(run.path), cure=cure)
     settings = run.recipe.evaluate
     assert settings.primary is not None and settings.metrics is not None
     return score(
