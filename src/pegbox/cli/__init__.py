@@ -35,7 +35,7 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        cure = "free some space, then go on with `pegbox train --resume`"
+        cure = "free some space, then start the command again; a run goes on with `pegbox train --resume RUN`"
         print(f"pegbox: the disk is full ({error.filename})\n  cure: {cure}", file=sys.stderr)
         sys.exit(TrainingError.exit_code)
     except KeyboardInterrupt:

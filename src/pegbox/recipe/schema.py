@@ -134,7 +134,7 @@ else:
 class Data(Frozen):
     """Which rows, what their columns mean, and how they are split."""
 
-    train: Annotated[Files, Field(description="the rows to learn from: .jsonl, .json, .csv, .tsv, .parquet")]
+    train: Annotated[Files, Field(description="rows to learn from: .jsonl, .json, .csv, .tsv, .txt, .md, .parquet")]
     validation: ShareOrFiles = Field(default=0.1, description="a share of train, or files: for the best checkpoint")
     test: ShareOrFiles = Field(default=0.1, description="a share of train, or files: read once, for the verdict")
     columns: dict[Role, str] = Field(default={}, description="where columns have other names: {text: review}")
