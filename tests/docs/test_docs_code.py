@@ -63,20 +63,17 @@ NOT_RUN = {
 
 
 def commands_csv(path: Path) -> None:
-    """Short and long commands with their intents; three of a pattern."""
+    """Short and long commands with their intents, three of a pattern. The tiny tokenizer is trained anew each time and cuts
+    words in its own ways: short ones have at most 12 tokens even letter by letter, long ones more even word by word."""
     draw = random.Random(0)
-    said = {
-        "HassTurnOn": "turn on the light {}",
-        "HassTurnOff": "turn off the lamp {}",
-        "HassGetState": "is it warm {}",
-    }
+    said = {"HassTurnOn": "on", "HassTurnOff": "off", "HassGetState": "is"}
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["utterance", "intent", "pattern"])
     for number in range(150):
         intent = draw.choice(list(said))
-        where = " and ".join(f"in room {number}{letter}" for letter in "abcdef"[: 1 if number % 3 else 6])
-        writer.writerow([said[intent].format(where), intent, f"p{number // 3}"])
+        where = " and ".join(f"room {number}{letter}" for letter in "abcdef") if number % 3 == 0 else f"lamp {number}"
+        writer.writerow([f"{said[intent]} {where}", intent, f"p{number // 3}"])
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
