@@ -208,3 +208,6 @@ def make_run(
 def page_of(path: Path, recipe: Recipe, lines: list[dict[str, Any]], *given: Any, **more: Any) -> Element:
     """The report of a run that is made for it."""
     return read_page(report(make_run(path / "run", recipe, lines, *given, **more), recipe))
+
+
+CHAT = recipe_of("chat", "exact_match", "chrf", "token_f1")

@@ -8,23 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_run import LOG, chat_lines, evaluation, interval, lines_of, make_run, page_of, recipe_of
-from page_reader import Element, read_page
+from made_run import LOG, chat_lines, evaluation, interval, lines_of, page_of, recipe_of
+from page_reader import Element
 
-from pegbox.report.html import report
 from pegbox.runs.folder import RunFolder
-
-CHAT = recipe_of("chat", "exact_match", "chrf", "token_f1")
-
-
-@pytest.fixture(scope="module")
-def chat_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return make_run(tmp_path_factory.mktemp("chat") / "run", CHAT, chat_lines())
-
-
-@pytest.fixture(scope="module")
-def page(chat_run: RunFolder) -> Element:
-    return read_page(report(chat_run, CHAT))
 
 
 def table_of(page: Element) -> dict[str, list[str]]:

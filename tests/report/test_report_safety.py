@@ -12,7 +12,7 @@ import matplotlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_run import chat_lines, lines_of, make_run, page_of, recipe_of
+from made_run import CHAT, chat_lines, lines_of, make_run, page_of, recipe_of
 from page_reader import Element, read_page
 
 from pegbox.errors import RecipeError
@@ -21,17 +21,6 @@ from pegbox.report.page import TEMPLATES, as_data
 from pegbox.runs.folder import RunFolder
 
 HOSTILE = '</style></pre><script>alert("1")</script><img src=http://a.example/x onerror=alert(1)>&amp;{{ 7 * 7 }}'
-CHAT = recipe_of("chat", "exact_match", "chrf", "token_f1")
-
-
-@pytest.fixture(scope="module")
-def chat_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return make_run(tmp_path_factory.mktemp("chat") / "run", CHAT, chat_lines())
-
-
-@pytest.fixture(scope="module")
-def page(chat_run: RunFolder) -> Element:
-    return read_page(report(chat_run, CHAT))
 
 
 def hostile_page(path: Path, task: str) -> Element:

@@ -104,11 +104,10 @@ def statistics(found: Found) -> str:
     adjusted = (
         f", adjusted for {count} comparisons {wording.p_value(closest['p_adjusted'])} (Holm)" if count > 1 else ""
     )
-    p = wording.p_value(closest["p_value"])
     return (
         f"{first} against {closest['against']}{', the closest' if count > 1 else ''}: "
         f"{wording.difference(closest['difference'], metric)} in {wording.metric_name(metric)} (positive: {first} is "
-        f"better), 95 % interval {wording.difference_bounds(closest, metric)}, p {p if p.startswith('<') else f'= {p}'}"
+        f"better), 95 % interval {wording.difference_bounds(closest, metric)}, p {wording.p_equals(closest['p_value'])}"
         f"{adjusted}; {closest['test']}, {found['resamples']:,} resamples of {wording.size(found)}."
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
@@ -31,17 +32,17 @@ class Compared:
     scores: Mapping[str, FloatArray]
     lead: FloatArray
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """The kind of every row."""
         return [BETTER if lead > 0 else WORSE if lead < 0 else EQUAL for lead in self.lead]
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Rows by kind."""
         return {kind: self.kinds.count(kind) for kind in KINDS}
 
-    @property
+    @cached_property
     def all_or_nothing(self) -> bool:
         """No score lies between right (1) and wrong (0)."""
         return bool(np.isin(np.stack(list(self.scores.values())), (0.0, 1.0)).all())

@@ -99,7 +99,8 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _equals(value: float) -> str:
+def p_equals(value: float) -> str:
+    """A p-value behind the letter: "< 0.001", "= 0.012"."""
     return p_value(value) if value < 0.001 else f"= {p_value(value)}"
 
 
@@ -182,7 +183,7 @@ def statistics(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return (
         f"Tuned against the {names[found['against']]}{least}: {difference(found['difference'], metric)} in "
         f"{metric_name(metric)} (positive: tuned is better), 95 % interval {difference_bounds(found, metric)}, "
-        f"p {_equals(found['p_value'])}; {found['test']}, {RESAMPLES:,} resamples of {size(evaluation)}."
+        f"p {p_equals(found['p_value'])}; {found['test']}, {RESAMPLES:,} resamples of {size(evaluation)}."
     )
 
 
