@@ -25,6 +25,7 @@ from pegbox.models import load as models
 from pegbox.models.batch import pad
 from pegbox.models.sources import resolve
 from pegbox.recipe import Lora
+from pegbox.recipe import load as load_recipe
 from pegbox.tasks.chat import Chat
 
 BATCH = 16
@@ -81,7 +82,9 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=6)
     settings = parser.parse_args()
     runtime.tune_allocator()
-    task = Chat(Renderer(models.load_tokenizer(resolve(MODEL).path)))
+    recipe = load_recipe({"model": MODEL, "task": "chat", "data": "rows.jsonl"})
+    task = Chat(Renderer(models.load_tokenizer(resolve(MODEL).path)), recipe)
+    task.fit(())
     rows = examples(task, BATCH * (settings.updates + 1))
     PROBES.extend(rows[:8])
     forms = {

@@ -108,8 +108,8 @@ def plain_percentiles(
 ) -> SimpleNamespace:
     """The verdict that uncalibrated percentiles would give against one rival: what the calibration is measured against."""
     grouped = Units.of(units)
-    sums = grouped.sums(np.stack([statistics["tuned"], statistics["base"]], axis=1))
-    tuned, base = resampled_values(metric.value, sums, seed=seed, resamples=resamples).T
+    both = np.stack([statistics["tuned"], statistics["base"]], axis=1)
+    tuned, base = resampled_values(metric, both, grouped, seed=seed, resamples=resamples).T
     low, high = np.quantile((tuned - base) * (1 if metric.greater_is_better else -1), [0.025, 0.975])
     return SimpleNamespace(verdict="better" if low > 1e-9 else "worse" if high < -1e-9 else "not shown")
 

@@ -30,7 +30,7 @@ from pegbox.models import load as models
 from pegbox.models.licences import licence_of
 from pegbox.models.sources import CARD, ModelFolder, resolve
 from pegbox.progress import step
-from pegbox.recipe import Recipe
+from pegbox.recipe import Recipe, own_files
 from pegbox.recipe import dump as dump_recipe
 from pegbox.recipe import load as load_recipe
 from pegbox.report import card, html
@@ -61,10 +61,13 @@ class Ready:
 def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
     """Step 1: the rows, read, checked, split, and in the model's own tokens."""
     source = resolve(recipe.model.name)
-    task = TASKS[recipe.task.kind](Renderer(models.load_tokenizer(source.path), models.stop_ids(source.path)))
+    renderer = Renderer(models.load_tokenizer(source.path), models.stop_ids(source.path))
+    task = TASKS[recipe.task.kind](renderer, recipe, models.heads_of(source.path))
     limit = models.max_length(source.path)
     most = min(limit, recipe.data.max_length or limit)
-    return source, task, prepare(recipe, task, most, models.vocabulary(source.path))
+    data = prepare(recipe, task, most, models.vocabulary(source.path))
+    task.fit(data.splits.train)
+    return source, task, data
 
 
 def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
@@ -80,6 +83,7 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
             source.path,
             task.head,
             labels=task.labels,
+            problem_type=task.problem_type,
             seed=recipe.seed,
             dtype=torch.bfloat16 if bf16 and method.FREEZES else torch.float32,
             device=device,
@@ -94,18 +98,20 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
 
 def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     """The recipe with every choice of pegbox's made explicit, the primary metric among them: before training."""
-    train, evaluate = recipe.train, recipe.evaluate
+    evaluate = recipe.evaluate
     primary = evaluate.primary or task.primary(data.splits.train)
     metrics = evaluate.metrics or tuple(dict.fromkeys((primary, *task.metrics)))
     for name in (primary, *metrics):
         lookup(name, where="evaluate")
     tokens = evaluate.max_new_tokens or -(-5 * task.longest_answer(data.train) // 4)
-    rate = train.learning_rate or METHODS[recipe.method.kind].LEARNING_RATE
+    chosen = {
+        "loss": task.loss_settings,
+        "learning_rate": recipe.train.learning_rate or METHODS[recipe.method.kind].LEARNING_RATE,
+        "report_to": trackers.choose(recipe.train.report_to),
+    }
+    judged = {"primary": primary, "metrics": metrics, "max_new_tokens": tokens}
     return recipe.model_copy(
-        update={
-            "train": train.model_copy(update={"learning_rate": rate, "report_to": trackers.choose(train.report_to)}),
-            "evaluate": evaluate.model_copy(update={"primary": primary, "metrics": metrics, "max_new_tokens": tokens}),
-        }
+        update={"train": recipe.train.model_copy(update=chosen), "evaluate": evaluate.model_copy(update=judged)}
     )
 
 
@@ -165,16 +171,17 @@ def train(
 def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
     """Go on with a run from its newest whole checkpoint; a run without one starts over.
 
-    Raises RecipeError where the data files are not those that the run began with.
+    Raises RecipeError where the data, or the user's own Python, is not that with which the run began.
     """
     with runtime.joined_ranks() as ranks:
         folder = RunFolder.open(Path(run_dir))
         recipe = load_recipe(folder.path / "recipe.yaml")
-        known = folder.read_json("receipt.json")["data"]
+        first = folder.read_json("receipt.json")
+        known = first["data"] | first["code"]
         changed = [name for name, digest in receipt.file_hashes(known).items() if digest != known[name]]
         if changed:
             cure = "put the files back, or start a new run"
-            raise RecipeError(f"the data has changed since the run began: {', '.join(changed)}", cure=cure)
+            raise RecipeError(f"files have changed since the run began: {', '.join(changed)}", cure=cure)
         newest = checkpoint.newest(folder.checkpoints)
         state = TrainState(step=int(newest.name.removeprefix("step-"))) if newest else TrainState()
         if ranks.is_first:
@@ -229,11 +236,13 @@ def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
         "hardware": receipt.hardware(ready.model.device) | {"ranks": ranks.world},
         "seed": recipe.seed,
         "data": receipt.file_hashes(files),
+        "code": receipt.file_hashes(own_files(recipe)),
         "rows": {name: len(getattr(ready.data.splits, name)) for name in SPLITS},
         "model": {
             "name": ready.source.name,
             "source": ready.source.source,
             "licence": licence_of(ready.source),
+            "heads": sorted(ready.task.heads),
             # a card says nothing to the model, and the hub's are mended after the model was published
             "files": {name: digest for name, digest in checkpoint.hashes(ready.source.path) if name != CARD},
             "stop_ids": sorted(renderer.stop_ids),
@@ -293,7 +302,8 @@ def _judge(run: Run, data: Prepared) -> Run:
     """Step 4: every system answers the test rows, the verdict is found, and the report is written."""
     began = time.monotonic()
     rows = systems.choose(data.splits.test, run.recipe.evaluate.max_rows, run.recipe.seed)
-    answers = answer_all(run, data.splits.train, rows)
+    run.calibrate(data.splits.validation)
+    answers = answer_all(run, data.splits, rows)
     run.folder.write_lines("predictions.jsonl", predictions(run, rows, answers))
     evaluation = score_run(run)
     evaluation["close_calls"] = {name: given.close for name, given in answers.items()}
@@ -326,7 +336,7 @@ def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None
     known = read_rows(run.recipe)[2]
     other = run.recipe.data.model_copy(update={"test": (str(Path(data).absolute()),)})
     rows = read_rows(run.recipe.model_copy(update={"data": other}))[2].splits.test
-    return score_run(run, predictions(run, rows, answer_all(run, known.splits.train, rows)), metric)
+    return score_run(run, predictions(run, rows, answer_all(run, known.splits, rows)), metric)
 
 
 def is_first_rank() -> bool:

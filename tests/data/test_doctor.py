@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from small_tokenizers import tokenizer
 
+from made_tasks import made_task
 from pegbox.data import doctor, formats
 from pegbox.data.doctor import Finding
 from pegbox.data.prepare import Prepared, prepare
@@ -17,7 +18,6 @@ from pegbox.data.records import Example, LabelledText, Record
 from pegbox.data.render import Renderer
 from pegbox.errors import DataError, RecipeError
 from pegbox.recipe import Recipe, load
-from pegbox.tasks import TASKS
 from pegbox.tasks.base import Task
 from pegbox.tasks.classification import Classification
 
@@ -38,7 +38,7 @@ def lines(folder: Path, rows: Sequence[Any], name: str = "rows.jsonl") -> str:
 
 
 def task(kind: str = "chat", tokens: str = "byte_level") -> Task:
-    return TASKS[kind](Renderer(tokenizer(tokens)))
+    return made_task(kind, Renderer(tokenizer(tokens)))
 
 
 def recipe(files: str | dict[str, Any], kind: str = "chat", **data: Any) -> Recipe:
@@ -97,7 +97,7 @@ def test_malformed_rows_that_are_allowed_are_dropped_and_counted(tmp_path: Path)
 
 
 def test_a_row_that_the_template_refuses_is_malformed_with_its_line(tmp_path: Path) -> None:
-    made = TASKS["chat"](Renderer(tokenizer("byte_level", "gemma")))
+    made = made_task("chat", Renderer(tokenizer("byte_level", "gemma")))
     system = {"messages": [{"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]}
     with pytest.raises(DataError, match=r"rows.jsonl:31: the chat template refuses the conversation: System role"):
         prepare(recipe(lines(tmp_path, [*good(30), system])), made, PLENTY)
@@ -262,7 +262,7 @@ def test_an_untrained_row_is_caught_when_a_row_without_weights_counts_as_trained
 def test_the_first_token_is_never_a_target() -> None:
     assert Example("x:1", (5,), (1.0,)).weight == 0
     assert Example("x:1", (5, 6), (1.0, 0.5)).weight == 0.5
-    assert Example("x:1", (5, 6), label=1).weight == 1
+    assert Example("x:1", (5, 6), targets=(1.0,)).weight == 1
     assert Example("x:1", ()).weight == 0
 
 
@@ -324,10 +324,9 @@ def labelled() -> list[Record]:
 def check_label_order_is_sorted_and_independent_of_the_rows() -> None:
     names = []
     for order in (1, -1):
-        made = Classification(Renderer(tokenizer("wordpiece")))
-        made.observe(labelled()[::order])
+        made = made_task("classification", Renderer(tokenizer("wordpiece")), labelled()[::order])
         assert list(made.labels) == sorted(LABELS)
-        names.append([made.labels[made.encode(record).label] for record in labelled()])
+        names.append([made.labels[int(made.encode(record).targets[0])] for record in labelled()])
     assert names[0] == names[1] == [LABELS[i * 5 % 6] for i in range(30)]
 
 

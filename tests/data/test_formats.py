@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pegbox.data import formats
+from pegbox.data import conversations
 from pegbox.data.formats import FIXED, FORMATS, refuse_idle_roles, to_record, with_placeholder
 from pegbox.data.records import Conversation, LabelledText, Message, PlainText, PromptCompletion, Record, Row
 from pegbox.errors import RecipeError
@@ -48,12 +48,12 @@ def test_weight_zero_is_untrained() -> None:
 
 
 def test_weight_zero_that_is_trained_is_caught_when_it_is_taken_for_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = formats._message
+    honest = conversations._message
 
     def careless(turn: dict[str, Any], number: int) -> Message:
         return honest({**turn, "weight": turn.get("weight") or int(turn["role"] == "assistant")}, number)
 
-    monkeypatch.setattr(formats, "_message", careless)
+    monkeypatch.setattr(conversations, "_message", careless)
     with pytest.raises(AssertionError):
         check_weight_zero_is_untrained()
 
@@ -273,7 +273,7 @@ def test_a_form_that_is_known_by_its_names_alone_has_no_roles(name: str) -> None
     """What is no role in the recipe's schema is none here either, in the cure of the message least of all."""
     with pytest.raises(RecipeError) as refusal:
         refuse_idle_roles("chat", [name])
-    assert refusal.value.cure == "its roles are completion, group, messages, prompt"
+    assert refusal.value.cure == "its roles are completion, group, messages, prompt, sensitive_feature"
 
 
 def test_an_instruction_stands_before_a_rows_own_words() -> None:

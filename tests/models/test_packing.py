@@ -242,7 +242,7 @@ def test_a_batch_moves_whole() -> None:
     moved = pack(examples([3, 4]), share_prefix=True).to(torch.device("meta"))
     assert moved.layout is not None
     held = [value for part in (moved, moved.layout) for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    assert len(held) == 9 and all(value.is_meta for value in held)
+    assert len(held) == 10 and all(value.is_meta for value in held)
 
 
 # ---- which models may be packed --------------------------------------------------------------------------------------
@@ -274,10 +274,10 @@ def test_packing_is_enabled_for_rows_shorter_than_the_window_that_attention_is_n
     assert check_packing_is_right(tiny("phimoe"), examples([2, 4, 3]))
 
 
-def test_packing_is_for_tasks_that_learn_tokens() -> None:
-    unweighted = [Example("a", (5, 6, 7), label=1)]
-    assert not check_packing_is_right(tiny("llama"), unweighted)
-    assert not load.enable_packing(tiny_classifier("bert"), unweighted)
+def test_a_classifier_is_packed_where_its_hidden_states_are_the_same() -> None:
+    whole_rows = [Example("a", (5, 6, 7), targets=(1.0,)), Example("b", (5, 6, 7, 8, 9), targets=(0.0,))]
+    assert load.enable_packing(tiny_classifier("llama"), whole_rows)
+    assert not load.enable_packing(tiny_classifier("bert"), whole_rows)
     assert not load.enable_packing(tiny_classifier("bert"), examples(LENGTHS))
 
 

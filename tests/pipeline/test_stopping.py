@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from made_tasks import made_task
 from pegbox.data.formats import to_record
 from pegbox.data.records import Example, Row
 from pegbox.data.render import Renderer
@@ -20,7 +21,8 @@ from tiny_folder import causal_folder, sums
 
 def check_learnt_answers_stop(folder: Path, change: Callable[[Example], Example] = lambda example: example) -> None:
     model = models.load_model(folder, "causal_lm")
-    task = Chat(Renderer(models.load_tokenizer(folder), models.stop_ids(folder)))
+    task = made_task("chat", Renderer(models.load_tokenizer(folder), models.stop_ids(folder)))
+    assert isinstance(task, Chat)
     records = [to_record(Row(f"row {n}", row), "chat", {}) for n, row in enumerate(sums(8))]
     examples = [change(task.encode(record)) for record in records]
     batch = task.collate(examples, packed=False, share_prefix=False)

@@ -15,8 +15,25 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pegbox.errors import RecipeError
-from pegbox.recipe import Chat, Classification, Completion, Data, Evaluate, Full, Lora, Model, Recipe, Train, dump, load
-from pegbox.recipe.load import validate
+from pegbox.recipe import (
+    Chat,
+    Classification,
+    Completion,
+    Data,
+    Evaluate,
+    Full,
+    Lora,
+    MaskedLM,
+    Model,
+    Multilabel,
+    Recipe,
+    Regression,
+    TokenClassification,
+    Train,
+    dump,
+    load,
+    validate,
+)
 
 LEAST: dict[str, Any] = {"model": "some/model", "task": "chat", "data": "/rows.jsonl"}
 
@@ -24,6 +41,7 @@ LEAST: dict[str, Any] = {"model": "some/model", "task": "chat", "data": "/rows.j
 OTHER: dict[str, Any] = {
     "model.name": "other/model",
     "task.kind": "completion",
+    "task.mlm_probability": 0.3,
     "data.train": ["/a.jsonl", "/b.csv"],
     "data.validation": 0.25,
     "data.test": ["/test.jsonl"],
@@ -42,6 +60,7 @@ OTHER: dict[str, Any] = {
     "train.max_steps": 100,
     "train.batch_size": 3,
     "train.micro_batch_size": 2,
+    "train.loss": {"kind": "cross_entropy", "label_smoothing": 0.1, "class_weights": None},
     "train.learning_rate": 2e-4,
     "train.lr_scheduler_type": "linear",
     "train.warmup_ratio": 0.0,
@@ -61,9 +80,14 @@ OTHER: dict[str, Any] = {
     "evaluate.max_rows": 50,
     "seed": 7,
 }
-NEEDS = {"train.early_stopping_threshold": {"train.early_stopping_patience": 3}}
-CLASSES = {"model": [Model], "task": [Chat, Completion, Classification], "data": [Data], "method": [Full, Lora]}
+NEEDS: dict[str, dict[str, Any]] = {
+    "train.early_stopping_threshold": {"train.early_stopping_patience": 3},
+    "task.mlm_probability": {"task.kind": "masked_lm"},
+}
+TASKS = [Chat, Completion, Classification, Multilabel, Regression, TokenClassification, MaskedLM]
+CLASSES = {"model": [Model], "task": TASKS, "data": [Data], "method": [Full, Lora]}
 CLASSES |= {"train": [Train], "evaluate": [Evaluate]}
+KINDS = "chat, completion, classification, multilabel, regression, token_classification, masked_lm"
 
 
 def with_key(key: str, value: Any) -> dict[str, Any]:
@@ -83,7 +107,7 @@ def at(recipe: Recipe, key: str) -> Any:
     here: Any = recipe
     for part in key.split("."):
         here = getattr(here, part)
-    return here
+    return here.model_dump() if isinstance(here, BaseModel) else here
 
 
 def test_the_list_above_has_every_key() -> None:
@@ -118,7 +142,7 @@ def test_a_written_recipe_has_every_default_made_explicit(tmp_path: Path) -> Non
     assert load(tmp_path / "recipe.yaml") == recipe
 
 
-@pytest.mark.parametrize("task", [Chat(), Completion(), Classification()])
+@pytest.mark.parametrize("task", [kind() for kind in TASKS])
 @pytest.mark.parametrize("method", [Full(), Lora(), Lora(r=4)])
 def test_a_recipe_made_in_python_can_be_overridden(task: Any, method: Any) -> None:
     recipe = Recipe(model=Model(name="some/model"), task=task, data=Data(train=("/rows.jsonl",)), method=method)
@@ -183,9 +207,11 @@ def test_a_key_of_another_method_is_unknown() -> None:
 WRONG: list[tuple[str, Any, str]] = [
     ("model.name", "", "'model.name' must not be empty (got '')"),
     ("model.name", 5, "'model.name' must be text (got 5)"),
-    ("task.kind", "chatt", "'task.kind' must be one of chat, completion, classification (got 'chatt'): did you mean 'chat'?"),
+    ("task.kind", "chatt", f"'task.kind' must be one of {KINDS} (got 'chatt'): did you mean 'chat'?"),
     ("task", None, "'task' must be a mapping of keys (got nothing)"),
-    ("task", {}, "'task.kind' must be one of chat, completion, classification (got nothing)"),
+    ("task", {}, f"'task.kind' must be one of {KINDS} (got nothing)"),
+    ("task.mlm_probability", 0, "'task.mlm_probability' must be greater than 0 (got 0)"),
+    ("task.mlm_probability", 1, "'task.mlm_probability' must be less than 1 (got 1)"),
     ("method.kind", "qlora", "'method.kind' must be one of full, lora (got 'qlora'): did you mean 'lora'?"),
     ("method", ["lora"], "'method' must be a mapping of keys (got a list)"),
     ("data.train", [], "'data.train' must be a file or a list of files (got a list)"),
@@ -195,8 +221,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("data.validation", 1.0, "'data.validation' must be a share between 0 and 1, a file or a list of files (got 1.0)"),
     ("data.test", True, "'data.test' must be a share between 0 and 1, a file or a list of files (got True)"),
     ("data.test", float("nan"), "'data.test' must be a share between 0 and 1, a file or a list of files (got nan)"),
-    ("data.columns", {"lable": "x"}, "'data.columns.lable' must be one of 'messages', 'prompt', 'completion', 'text', 'text_pair', 'label' or 'group' (got 'lable'): did you mean 'label'?"),
-    ("data.columns", {"completion": 5}, "'data.columns.completion' must be text (got 5)"),
+    ("data.columns", {"lable": "x"}, "'data.columns.lable' must be one of 'messages', 'prompt', 'completion', 'text', 'text_pair', 'label', 'labels', 'score', 'tokens', 'tags', 'group' or 'sensitive_feature' (got 'lable'): did you mean 'label'?"),
+    ("data.columns", {"completion": 5}, "'data.columns.completion' must be the name of a column, or a list of different names (got 5)"),
+    ("data.columns", {"score": []}, "'data.columns.score' must be the name of a column, or a list of different names (got a list)"),
+    ("data.columns", {"score": ["a", "a"]}, "'data.columns.score' must be the name of a column, or a list of different names (got a list)"),
+    ("data.columns", {"labels": ["a", 5]}, "'data.columns.labels' must be the name of a column, or a list of different names (got a list)"),
+    ("data.columns", {"text": ["a", "b"]}, "data.columns.text is one column: a list of columns is for score or labels; give the name of one"),
     ("data.columns", "text", "'data.columns' must be a mapping (got 'text')"),
     ("data.instruction", "", "'data.instruction' must not be empty (got '')"),
     ("data.max_length", 1, "'data.max_length' must be greater than 1 (got 1)"),
@@ -250,15 +280,31 @@ def test_what_is_missing_is_named_all_at_once() -> None:
     [
         ({"data": {"train": "/a", "validation": 0.5, "test": 0.5}}, r"take all rows \(0\.5 \+ 0\.5\)"),
         ({"train": {"early_stopping_threshold": 0.1}}, "has no effect without train.early_stopping_patience"),
-        (
-            {"task": "classification", "data": {"train": "/a", "instruction": "b"}},
-            "data.instruction has no effect with task: classification",
-        ),
     ],
 )
 def test_settings_that_cancel_each_other_are_an_error(values: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         load({**LEAST, **values})
+
+
+@pytest.mark.parametrize("task", [kind().kind for kind in TASKS])
+def test_an_instruction_is_for_the_tasks_that_have_a_prompt(task: str) -> None:
+    values = {**LEAST, "task": task, "data": {"train": "/a", "instruction": "b"}}
+    if task in ("chat", "completion"):
+        assert load(values).data.instruction == "b"
+    else:
+        with pytest.raises(RecipeError, match=f"data.instruction has no effect with task: {task}"):
+            load(values)
+
+
+@pytest.mark.parametrize("role", ["score", "labels"])
+def test_a_role_can_be_several_columns(role: str) -> None:
+    for columns in (("one", "two"), ("one",), "one"):
+        recipe = load({**LEAST, "data": {"train": "/a", "columns": {role: columns, "text": "said"}}})
+        assert recipe.data.columns == {role: columns, "text": "said"}
+        assert load(yaml.safe_load(dump(recipe))) == recipe
+    assert recipe.data.column("text") == "said"
+    assert recipe.data.column("text_pair") == "text_pair"
 
 
 def test_a_thousand_mistakes_make_a_short_message() -> None:

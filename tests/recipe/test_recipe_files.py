@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pegbox.errors import RecipeError
-from pegbox.recipe import load
+from pegbox.recipe import load, mistakes
 
 LEAST = "model: some/model\ntask: chat\ndata: rows.jsonl\n"
 
@@ -254,7 +253,7 @@ def test_a_message_that_spells_aliases_out_is_caught_when_there_are_many(
 ) -> None:
     small = written(tmp_path, bomb(6) + "seed: *l5\n")
     check_refused_at_once(small)
-    monkeypatch.setattr(sys.modules[load.__module__], "_brief", repr)
+    monkeypatch.setattr(mistakes, "_brief", repr)
     with pytest.raises(AssertionError):
         check_refused_at_once(small)
 

@@ -87,9 +87,7 @@ def scored(lines: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[str, Any]
     assert settings.primary is not None and settings.metrics is not None
     return score(
         recipe.task.kind,
-        {name: [line["answers"][name] for line in lines] for name in lines[0]["answers"]},
-        [line["reference"] for line in lines],
-        np.array([line["unit"] for line in lines]),
+        lines,
         primary=settings.primary,
         metrics=settings.metrics,
         seed=recipe.seed,

@@ -10,11 +10,11 @@ from made_run import chat_lines, lines_of, make_run, page_of, recipe_of
 from page_reader import read_page
 from small_tokenizers import tokenizer
 
+from made_tasks import made_task
 from pegbox.data.formats import to_record
 from pegbox.data.records import Row
 from pegbox.data.render import Renderer
 from pegbox.report.html import report
-from pegbox.tasks.classification import Classification
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -65,7 +65,7 @@ def test_a_classifier_of_pairs_is_given_both_texts(tmp_path: Path, method: str) 
 
 def test_whether_texts_come_in_pairs_is_found_out_from_the_rows() -> None:
     values = ({"text": "a", "label": "x"}, {"text": "b", "label": "y"})
-    task = Classification(Renderer(tokenizer("wordpiece"), ()))
+    task = made_task("classification", Renderer(tokenizer("wordpiece"), ()))
     for pairs in (False, True):
         rows = [Row("rows:1", given | ({"text_pair": "c"} if pairs else {})) for given in values]
         task.observe([to_record(row, "classification", {}) for row in rows])

@@ -157,7 +157,7 @@ def test_every_metric_can_be_said(metric: str) -> None:
     sentence, _, statistics = said(found)
     assert wording.number(0.71, metric) in sentence and wording.metric_name(metric) in statistics
     assert ("(lower is better)" in sentence) != METRICS[metric].greater_is_better
-    assert wording.scale(metric).endswith(
+    assert wording.scale(metric, found).endswith(
         "higher is better" if METRICS[metric].greater_is_better else "lower is better"
     )
 

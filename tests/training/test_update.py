@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from made_tasks import made_task
 from pegbox.data.records import Example
 from pegbox.data.render import Renderer
 from pegbox.errors import TrainingError
@@ -72,7 +73,7 @@ def make_job(folder: Path, *, method: str = "full", dtype: torch.dtype = torch.f
         seconds=0,
     )
     assert not plan
-    task = Chat(Renderer(save_tokenizer(folder)))
+    task = made_task("chat", Renderer(save_tokenizer(folder)))
     run = RunFolder(folder)
     return Job(model, task, ROWS, ROWS[:5], settings, made, 7, run, "hash", Log(run))
 
@@ -99,13 +100,13 @@ def test_the_update_does_not_depend_on_how_it_is_cut(tmp_path: Path, method: str
 
 
 def test_a_mean_of_means_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = language.next_token_loss
+    right = Chat.loss
 
-    def mean(model: Any, batch: Any) -> tuple[torch.Tensor, float]:
-        loss, weight = right(model, batch)
+    def mean(self: Chat, model: Any, batch: Any) -> tuple[torch.Tensor, float]:
+        loss, weight = right(self, model, batch)
         return loss / weight, 1.0
 
-    monkeypatch.setattr(language, "next_token_loss", mean)
+    monkeypatch.setattr(Chat, "loss", mean)
     with pytest.raises(AssertionError):
         check_cuts_agree(tmp_path, "full")
 
@@ -128,7 +129,7 @@ def test_clipping_each_micro_batch_is_caught(tmp_path: Path, monkeypatch: pytest
 def test_float32_gradients_agree_to_rounding(tmp_path: Path, plan: dict[str, Any]) -> None:
     def gradients(folder: Path, **plan: Any) -> torch.Tensor:
         job = make_job(folder, dtype=torch.float32, **plan)
-        job.task.update_loss(job.model, list(loop.micro_batches(job, ROWS)), loop._backward)
+        job.task.update_loss(job.model, list(loop.micro_batches(job, ROWS, 0)), loop._backward)
         return torch.cat([p.grad.flatten() for p in job.model.parameters() if p.grad is not None])
 
     wanted, found = gradients(tmp_path / "a"), gradients(tmp_path / "b", **plan)
@@ -362,7 +363,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 
 def test_validation_changes_neither_gradients_nor_the_random_state(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    job.task.update_loss(job.model, list(loop.micro_batches(job, ROWS)), loop._backward)
+    job.task.update_loss(job.model, list(loop.micro_batches(job, ROWS, 0)), loop._backward)
     grads = [p.grad.clone() for p in job.model.parameters() if p.grad is not None]
     state = torch.get_rng_state()
     loop.validation_loss(job)

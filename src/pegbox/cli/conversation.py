@@ -121,7 +121,7 @@ class Conversation:
 
     def _label(self, task: Classification, text: str) -> None:
         """Write the likeliest labels with their probabilities."""
-        column = self.run.recipe.data.columns.get("text", "text")
+        column = self.run.recipe.data.column("text")
         record = self.run.task_record(Row("the text", {column: text}))
         shares = task.probabilities(self.run.model, [record])[0]
         best = sorted(zip(task.labels, shares.tolist(), strict=True), key=lambda label: -label[1])[:BEST]

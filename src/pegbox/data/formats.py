@@ -7,115 +7,33 @@ the row. What is wrong with every row alike (a role or an instruction that the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from pegbox.data.records import Content, Conversation, LabelledText, Message, PlainText, PromptCompletion, Record, Row
+from pegbox.data.cells import items, listed, name, text
+from pegbox.data.conversations import SPEAKERS, alpaca, messages, share_gpt
+from pegbox.data.labelled import label_set_text, labelled_text, scored_text, tagged_words
+from pegbox.data.records import Content, Conversation, Message, PlainText, PromptCompletion, Record, Row
 from pegbox.errors import RecipeError
 
 Format = Callable[[Mapping[str, Any]], Content]
 UNKNOWN = "?"
-ROLES = ("system", "user", "assistant", "tool", "developer")
-MAX_WEIGHT = 1000.0
-SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-SHOWN = 8  # names in a message
-
-
-def _text(values: Mapping[str, Any], role: str) -> str:
-    value = values[role]
-    if not isinstance(value, str):
-        raise ValueError(f"'{role}' must be text, this is {type(value).__name__}")
-    return value
-
-
-def messages(values: Mapping[str, Any]) -> Conversation:
-    """OpenAI's chat format: `messages: [{role, content, weight?}]`; an assistant's turn is trained unless weight: 0."""
-    turns = values["messages"]
-    if not isinstance(turns, list) or not turns:
-        raise ValueError("'messages' must be a list of at least one message")
-    return Conversation(tuple(_message(turn, number) for number, turn in enumerate(turns, start=1)))
-
-
-def _message(turn: Any, number: int) -> Message:
-    if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-        raise ValueError(f"message {number} must be an object with a role and a text content")
-    if unknown := set(turn) - {"role", "content", "weight"}:
-        raise ValueError(f"message {number} has keys that are not read: {_names(sorted(map(str, unknown)))}")
-    role, weight = turn.get("role"), turn.get("weight", 1)
-    if role not in ROLES:
-        raise ValueError(f"message {number} has no role of {', '.join(ROLES)}")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MAX_WEIGHT:
-        raise ValueError(f"message {number} has a weight that is not a number from 0 to {MAX_WEIGHT:g}")
-    if role != "assistant" and turn.get("weight"):
-        raise ValueError(f"message {number} has a weight, and only an assistant's turn is trained")
-    return Message(role, turn["content"], float(weight) if role == "assistant" else 0.0)
-
-
-def share_gpt(values: Mapping[str, Any]) -> Conversation:
-    """ShareGPT's chat format: `conversations: [{from, value}]`, of human, gpt and system; all of gpt's turns are trained."""
-    turns = values["conversations"]
-    if not isinstance(turns, list) or not turns:
-        raise ValueError("'conversations' must be a list of at least one turn")
-    return Conversation((*_system(values), *(_spoken(turn, number) for number, turn in enumerate(turns, start=1))))
-
-
-def _spoken(turn: Any, number: int) -> Message:
-    if not isinstance(turn, dict) or set(turn) != {"from", "value"} or not isinstance(turn["value"], str):
-        raise ValueError(f"turn {number} must be an object with 'from' and a text 'value', and nothing else")
-    speaker = turn["from"]
-    if not isinstance(speaker, str) or speaker not in SPEAKERS:
-        raise ValueError(f"turn {number} is from none of {', '.join(SPEAKERS)}")
-    return Message(SPEAKERS[speaker], turn["value"], float(SPEAKERS[speaker] == "assistant"))
-
-
-def alpaca(values: Mapping[str, Any]) -> Conversation:
-    """Alpaca's `instruction` and `output`, with an `input` behind the instruction and a `system` message where given."""
-    if values.get("history"):
-        raise ValueError("'history' is not read; write these turns as messages")
-    asked, given = _text(values, "instruction"), _optional(values, "input")
-    asked = f"{asked}\n\n{given}" if given else asked
-    return Conversation((*_system(values), Message("user", asked), Message("assistant", _text(values, "output"), 1.0)))
-
-
-def _system(values: Mapping[str, Any]) -> tuple[Message, ...]:
-    said = _optional(values, "system")
-    return (Message("system", said),) if said else ()
-
-
-def _optional(values: Mapping[str, Any], name: str) -> str:
-    """The text of a column that may be missing or empty."""
-    said = "" if values.get(name) is None else _text(values, name)
-    return said if said.strip() else ""
 
 
 def prompt_completion(values: Mapping[str, Any]) -> PromptCompletion:
     """`prompt` and `completion`."""
-    return PromptCompletion(_text(values, "prompt"), _text(values, "completion"))
+    return PromptCompletion(text(values, "prompt"), text(values, "completion"))
 
 
 def prompt_completion_as_chat(values: Mapping[str, Any]) -> Conversation:
     """`prompt` and `completion` as a user's turn and the assistant's answer."""
-    asked, answer = Message("user", _text(values, "prompt")), Message("assistant", _text(values, "completion"), 1.0)
+    asked, answer = Message("user", text(values, "prompt")), Message("assistant", text(values, "completion"), 1.0)
     return Conversation((asked, answer))
 
 
 def plain_text(values: Mapping[str, Any]) -> PlainText:
     """`text`, learnt whole."""
-    return PlainText(_text(values, "text"))
-
-
-def labelled_text(values: Mapping[str, Any]) -> LabelledText:
-    """`text` (and `text_pair`) with a `label`: a name, or a whole number read as a name."""
-    pair = _text(values, "text_pair") if "text_pair" in values else None
-    return LabelledText(_text(values, "text"), _name(values["label"], "label"), pair)
-
-
-def _name(value: Any, role: str) -> str:
-    """A name as it stands, a whole number as its digits."""
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        got = "an empty text" if value == "" else type(value).__name__
-        raise ValueError(f"'{role}' must be a name or a whole number, this is {got}")
-    return str(value)
+    return PlainText(text(values, "text"))
 
 
 # task kind -> the formats it reads: (the roles that a row must have, the format)
@@ -128,8 +46,14 @@ FORMATS: Mapping[str, tuple[tuple[tuple[str, ...], Format], ...]] = {
     ),
     "completion": ((("prompt", "completion"), prompt_completion), (("text",), plain_text)),
     "classification": ((("text", "label"), labelled_text),),
+    "multilabel": ((("text", "labels"), label_set_text),),
+    "regression": ((("text", "score"), scored_text),),
+    "token_classification": ((("tokens", "tags"), tagged_words),),
+    "masked_lm": ((("text",), plain_text),),
 }
-OPTIONAL: Mapping[str, tuple[str, ...]] = {"classification": ("text_pair",)}
+PAIRS = ("text_pair",)
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"classification": PAIRS, "multilabel": PAIRS, "regression": PAIRS}
+TIES = ("group", "sensitive_feature")  # roles of every task: what belongs together, and whom a row is about
 # names of columns that are no roles: these forms are known by their published names alone
 FIXED = ("conversations", "instruction", "output")
 
@@ -137,48 +61,54 @@ FIXED = ("conversations", "instruction", "output")
 def refuse_idle_roles(task: str, columns: Iterable[str]) -> None:
     """Raise RecipeError where `data.columns` names a role that the task never reads."""
     named = (role for roles, _ in FORMATS[task] for role in roles if role not in FIXED)
-    read = ("group", *OPTIONAL.get(task, ()), *named)
+    read = (*TIES, *OPTIONAL.get(task, ()), *named)
     for role in columns:
         if role not in read:
             cure = f"its roles are {', '.join(sorted(read))}"
             raise RecipeError(f"task '{task}' does not read '{role}'", where=f"data.columns.{role}", cure=cure)
 
 
-def to_record(row: Row, task: str, columns: Mapping[str, str], instruction: str | None = None) -> Record:
+def to_record(
+    row: Row, task: str, columns: Mapping[str, str | Sequence[str]], instruction: str | None = None
+) -> Record:
     """The record of a row for a task. Raises ValueError that says what the row lacks."""
-    values = dict(row.values)
-    for role, column in columns.items():
-        if column not in row.values:
-            raise ValueError(f"has no column '{column}' (data.columns.{role}); it has {_names(row.values)}")
-        values[role] = row.values[column]
+    values = dict(row.values) | {role: _cell(row.values, role, column) for role, column in columns.items()}
     for roles, read in FORMATS[task]:
         if all(role in values for role in roles):
-            group = _group(values["group"]) if "group" in columns else None
-            return Record(row.where, _instructed(read(values), instruction), group)
+            ties = [_tie(values[role], role) if role in columns else None for role in TIES]
+            return Record(row.where, _instructed(read(values), instruction), *ties)
     needed = " or ".join("+".join(roles) for roles, _ in FORMATS[task])
-    raise ValueError(f"task '{task}' needs {needed}; the row has {_names(row.values)}")
+    raise ValueError(f"task '{task}' needs {needed}; the row has {listed(row.values)}")
 
 
-def _group(value: Any) -> str | None:
+def _cell(values: Mapping[str, Any], role: str, column: str | Sequence[str]) -> Any:
+    """The cell of a column, or the cells of several by their columns' names."""
+    if not isinstance(column, str):
+        return {one: _cell(values, role, one) for one in column}
+    if column not in values:
+        raise ValueError(f"has no column '{column}' (data.columns.{role}); it has {listed(values)}")
+    return values[column]
+
+
+def _tie(value: Any, role: str) -> str | None:
     """The name of a row's group; a row whose cell is empty belongs with no other."""
-    return None if value is None or value == "" else _name(value, "group")
+    return None if value is None or value == "" else name(value, role)
 
 
-def _names(keys: Iterable[Any]) -> str:
-    """A few keys for a message."""
-    listed = list(map(str, keys))
-    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more if listed else "nothing"
-
-
-def with_placeholder(values: Mapping[str, Any], task: str, columns: Mapping[str, str]) -> dict[str, Any]:
+def with_placeholder(
+    values: Mapping[str, Any], task: str, columns: Mapping[str, str | Sequence[str]]
+) -> dict[str, Any]:
     """The values of a row that is only asked about: where it lacks an answer, one that says nothing."""
-    named = {role: columns.get(role, role) for role in ("messages", "prompt", "completion", "label")}
     whole = dict(values)
+    if task in BLANKS:
+        role, blank = BLANKS[task]
+        column = columns.get(role, role)
+        for one in (column,) if isinstance(column, str) else column:
+            whole.setdefault(one, blank(whole, columns) if isinstance(column, str) else 0)
+        return whole
+    named = {role: str(columns.get(role, role)) for role in ("messages", "prompt", "completion")}
     turns = whole.get(named["messages"])
-    if task == "classification":
-        whole.setdefault(named["label"], UNKNOWN)
-    elif isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant":
+    if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant":
         whole[named["messages"]] = [*turns, {"role": "assistant", "content": UNKNOWN}]
     elif named["prompt"] in whole:
         whole.setdefault(named["completion"], UNKNOWN)
@@ -187,6 +117,21 @@ def with_placeholder(values: Mapping[str, Any], task: str, columns: Mapping[str,
     elif "instruction" in whole:
         whole.setdefault("output", UNKNOWN)
     return whole
+
+
+def _no_tags(values: Mapping[str, Any], columns: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """As many tags that say nothing as the row has words."""
+    words = values.get(str(columns.get("tokens", "tokens")))
+    return [UNKNOWN] * len(items(words, "tokens")) if isinstance(words, list | str) else []
+
+
+# tasks of which an answer is one role: the role, and a cell that says nothing
+BLANKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, str | Sequence[str]]], Any]]] = {
+    "classification": ("label", lambda values, columns: UNKNOWN),
+    "multilabel": ("labels", lambda values, columns: []),
+    "regression": ("score", lambda values, columns: 0),
+    "token_classification": ("tags", _no_tags),
+}
 
 
 def _is_gpt(turn: Any) -> bool:

@@ -55,16 +55,47 @@ class LabelledText:
     text_pair: str | None = None
 
 
-Content = Conversation | PromptCompletion | PlainText | LabelledText
+@dataclass(frozen=True)
+class LabelSetText:
+    """A text (or a pair of texts) and the names of its labels, sorted; there may be none."""
+
+    text: str
+    labels: tuple[str, ...]
+    text_pair: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text (or a pair of texts) and its score by the name of the target; there may be several targets."""
+
+    text: str
+    scores: Mapping[str, float]
+    text_pair: str | None = None
+
+
+@dataclass(frozen=True)
+class TaggedWords:
+    """The words of a sentence, and a tag for each."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+WholeText = LabelledText | LabelSetText | ScoredText
+Content = Conversation | PromptCompletion | PlainText | WholeText | TaggedWords
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row that has been understood: where it stood, what it holds, and what it belongs together with."""
+    """A row that has been understood: where it stood, what it holds, and what it belongs together with.
+
+    `group`: rows of the same one stay on one side of a split. `sensitive`: whom the row is about, where fairness is asked.
+    """
 
     where: str
     content: Content
     group: str | None = None
+    sensitive: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,13 +103,15 @@ class Example:
     """A record in tokens.
 
     `input_ids` int [T]; `loss_weights` float [T], the weight of each token *as a target* (empty for a task whose loss
-    is not over tokens); `label` is the class index of a task that has one.
+    is over whole rows); `targets` float [K], what is learnt of the whole row; `token_labels` int [T], what is predicted
+    *at* each token that has a weight. Without them a token with a weight is predicted from those before it.
     """
 
     where: str
     input_ids: tuple[int, ...]
     loss_weights: tuple[float, ...] = ()
-    label: int = -1
+    targets: tuple[float, ...] = ()
+    token_labels: tuple[int, ...] = ()
     token_type_ids: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -86,5 +119,7 @@ class Example:
 
     @property
     def weight(self) -> float:
-        """The total weight of what is learnt here. Nothing comes before the first token, so it is never a target."""
-        return sum(self.loss_weights[1:]) if self.loss_weights else float(len(self) > 0)
+        """The total weight of what is learnt here. Nothing comes before the first token, so it is never predicted."""
+        if not self.loss_weights:
+            return float(len(self) > 0)
+        return sum(self.loss_weights if self.token_labels else self.loss_weights[1:])

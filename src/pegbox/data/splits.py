@@ -12,7 +12,17 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pegbox.data.records import Content, Conversation, LabelledText, PlainText, PromptCompletion, Record
+from pegbox.data.records import (
+    Content,
+    Conversation,
+    LabelledText,
+    LabelSetText,
+    PlainText,
+    PromptCompletion,
+    Record,
+    ScoredText,
+    TaggedWords,
+)
 from pegbox.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -40,8 +50,10 @@ def parts(content: Content) -> tuple[str, str]:
             return prompt, completion
         case PlainText(text):
             return text, ""
-        case LabelledText(text, label, pair):
-            return (text if pair is None else f"{text}{BETWEEN}{pair}"), label
+        case LabelledText(text, answer, pair) | LabelSetText(text, answer, pair) | ScoredText(text, answer, pair):
+            return (text if pair is None else f"{text}{BETWEEN}{pair}"), str(answer)
+        case TaggedWords(tokens, tags):
+            return " ".join(tokens), " ".join(tags)
 
 
 def twin_key(content: Content) -> str:

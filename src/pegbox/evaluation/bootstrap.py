@@ -1,8 +1,8 @@
 """The paired bootstrap over units: resampled values of a metric, intervals and p-values from them.
 
 A resample draws U of the U units with replacement, the same for all systems (Efron 1979; paired, as Koehn 2004 does for
-systems on the same rows; whole groups, as rows of a group are not independent). Its value is that of the summed
-statistics of the units drawn. From B resampled values x the interval is
+systems on the same rows; whole groups, as rows of a group are not independent). Its value is that of the rows of the units
+drawn, each counting as often as its unit was drawn. From B resampled values x the interval is
 
     [x_(k), x_(B + 1 - k')],   k = floor((B + 1) Phi(-z)),  k' = floor((B + 1) Phi(-z'))
 
@@ -34,7 +34,6 @@ Where a tail is so small that no resample reaches it (fewer than about four effe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -42,11 +41,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pegbox.evaluation.student import upper_quantile, upper_tail
-from pegbox.metrics import FloatArray
+from pegbox.metrics import FloatArray, Metric
 
 RESAMPLES = 10_000
 ALPHA = 0.05
+RANKED_RESAMPLES = 1_000  # of a metric of ranks that decides nothing: it takes all rows anew for each resample
 _CHUNK_FLOATS = 4_000_000  # of draws and sums held at once: 32 MB, and a few times that in a metric's temporaries
+_RANKED_FLOATS = 8  # those of a metric of ranks, for each row
 _NORMAL = NormalDist()
 
 
@@ -79,34 +80,34 @@ class Units:
         return totals
 
 
-def _weighted_sums(weights: FloatArray, sums: FloatArray) -> FloatArray:
-    """`weights @ sums`, where a weight of zero leaves out an infinite entry, too."""
-    infinite = np.isinf(sums)
-    if not infinite.any():
-        return weights @ sums
-    totals = weights @ np.where(infinite, 0.0, sums)
-    totals[weights @ infinite.astype(np.float64) > 0] = np.inf
-    return totals
-
-
 def resampled_values(
-    value: Callable[[FloatArray], FloatArray], sums: FloatArray, *, seed: int, resamples: int
+    metric: Metric, statistics: FloatArray, units: Units, *, seed: int, resamples: int
 ) -> FloatArray:
-    """Values [B, S] of S systems on the same B resamples, from their sums by unit [U, S, k].
+    """Values [B, S] of S systems on the same B resamples, from their rows' statistics [n, S, k].
 
-    Memory does not grow with B: draws and sums are held for one chunk of resamples at a time.
+    The resamples hang on the seed and the number of units alone, not on the metric. Rows that are drawn together are added
+    up first where the metric is one of sums. Memory does not grow with B: draws are held for one chunk of resamples at a
+    time.
     """
-    units, systems, width = sums.shape
-    flat = sums.reshape(units, systems * width)
+    rows = units.sums(statistics) if metric.additive else statistics
+    systems, width = statistics.shape[1:]
+    per_resample = units.count + (systems * width if metric.additive else _RANKED_FLOATS * len(rows))
     rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_FLOATS // (units + systems * width))
+    chunk = max(1, _CHUNK_FLOATS // per_resample)
     values = np.empty((resamples, systems))
     for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        drawn = rng.integers(0, units, size=(size, units)) + units * np.arange(size)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
-        values[start : start + size] = value(_weighted_sums(weights, flat).reshape(size, systems, width))
+        weights = draw_weights(rng, min(chunk, resamples - start), units.count)
+        if not metric.additive:
+            weights = weights[:, units.index]
+        for system in range(systems):
+            values[start : start + chunk, system] = metric.values(rows[:, system], weights)
     return values
+
+
+def draw_weights(rng: np.random.Generator, size: int, units: int) -> FloatArray:
+    """How often each unit is in each of some resamples, [size, units]."""
+    drawn = rng.integers(0, units, size=(size, units)) + units * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
 
 
 def paired_difference(left: FloatArray, right: FloatArray) -> FloatArray:

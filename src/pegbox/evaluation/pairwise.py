@@ -76,7 +76,7 @@ def rank(
 ) -> Ranking:
     """Compare every system with every other.
 
-    `statistics`: float64 [n, k] per system, from `paired_statistics`; `units`: int [n], equal for rows that belong
+    `statistics`: float64 [n, k] per system, from `line_statistics`; `units`: int [n], equal for rows that belong
     together; `resamples`: for up to ten pairs. The same seed gives the same ranking, whatever the order of the systems.
     """
     assert len(statistics) > 1, f"a comparison needs two systems, not {sorted(statistics)}"

@@ -9,32 +9,30 @@ import numpy as np
 
 from pegbox.errors import RecipeError
 from pegbox.evaluation.verdict import interval_of, judge, to_json
-from pegbox.metrics import lookup, paired_statistics
+from pegbox.metrics import line_statistics, lookup
 
 
 def score(
     task: str,
-    answers: Mapping[str, Sequence[Any]],
-    references: Sequence[Any],
-    units: np.ndarray,
+    lines: Sequence[Mapping[str, Any]],
     *,
     primary: str,
     metrics: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """The contents of `evaluation.json`. `answers`: n per system; `units`: int [n], equal for rows that belong together.
+    """The contents of `evaluation.json`, from the lines of `predictions.jsonl`.
 
     Raises RecipeError where `tuned` has no rival or a metric is unknown or does not fit the task.
     """
-    if len(answers) < 2 or "tuned" not in answers:
+    metric, units = lookup(primary, where="evaluate.primary"), np.array([line["unit"] for line in lines])
+    statistics = line_statistics(metric, lines)
+    if len(statistics) < 2 or "tuned" not in statistics:
         raise RecipeError("a verdict needs the tuned model and a rival", where="evaluate")
-    metric = lookup(primary, where="evaluate.primary")
-    verdict = judge(metric, paired_statistics(metric, answers, references), units, seed=seed)
+    verdict = judge(metric, statistics, units, seed=seed)
     result = {"task": task, **verdict.to_json()}
     for name in metrics:
         if name != primary:
             other = lookup(name, where="evaluate.metrics")
-            for system, statistics in paired_statistics(other, answers, references).items():
-                interval = interval_of(other, statistics, units, seed=seed)
-                result["systems"][system][name] = to_json(interval)
+            for system, found in line_statistics(other, lines).items():
+                result["systems"][system][name] = to_json(interval_of(other, found, units, seed=seed))
     return result

@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Record
-from pegbox.data.splits import twin_key
+from pegbox.data.splits import Splits, twin_key
 from pegbox.progress import bar
 from pegbox.tasks import Predictions, Task
 
@@ -53,7 +53,7 @@ def fitting_shots(task: Task, shots: Sequence[Record], test: Sequence[Record], r
 def ask_base(
     task: Task,
     base: PreTrainedModel,
-    train: Sequence[Record],
+    known: Splits,
     test: Sequence[Record],
     *,
     shots: Sequence[Record],
@@ -61,7 +61,8 @@ def ask_base(
     seed: int,
 ) -> dict[str, Predictions]:
     """The answers of every system that does not need the tuned model."""
-    answers = {"trivial": task.trivial(train, test), **task.rivals(base, train, test, seed)}
+    answers = {"trivial": task.trivial(known.train, test)}
+    answers |= task.rivals(base, known.train, known.validation, test, seed)
     if task.zero_shot:
         answers["base"] = ask(task, base, test, "base model", max_new_tokens=max_new_tokens)
         if shots:
@@ -81,17 +82,17 @@ def ask(
 ) -> Predictions:
     """One model's answers, with a progress bar."""
     with bar(label, len(rows)) as shown:
-        found = task.predict(model, rows, shots=shots, max_new_tokens=max_new_tokens, advance=shown.advance)
+        found = task.ask(model, rows, shots=shots, max_new_tokens=max_new_tokens, advance=shown.advance)
     return replace(found, shots=len(shots))
 
 
 def permuted(tuned: Predictions, seed: int) -> Predictions:
     """The tuned model's answers, each given to another row: one random cycle through all rows."""
     order = np.random.default_rng(seed).permutation(len(tuned.answers))
-    answers = list(tuned.answers)
-    for giver, taker in zip(order, np.roll(order, 1), strict=True):
-        answers[taker] = tuned.answers[giver]
-    return Predictions(tuple(answers), tuned.close)
+    giver = np.empty_like(order)
+    giver[np.roll(order, 1)] = order
+    given = tuple(tuned.probabilities[index] for index in giver) if tuned.probabilities else ()
+    return Predictions(tuple(tuned.answers[index] for index in giver), tuned.close, probabilities=given)
 
 
 def units(rows: Sequence[Record]) -> np.ndarray:

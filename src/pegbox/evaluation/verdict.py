@@ -20,7 +20,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pegbox.evaluation.bootstrap import ALPHA, RESAMPLES, Distribution, Units, paired_difference, resampled_values
+from pegbox.evaluation.bootstrap import (
+    ALPHA,
+    RANKED_RESAMPLES,
+    RESAMPLES,
+    Distribution,
+    Units,
+    paired_difference,
+    resampled_values,
+)
 from pegbox.metrics import FloatArray, Metric
 
 MINIMUM_UNITS = 30
@@ -102,6 +110,7 @@ def interval_of(
 ) -> Interval:
     """One system's value and interval from its statistics [n, k] and the rows' units [n]: for secondary metrics."""
     grouped = Units.of(units)
+    resamples = resamples if metric.additive else min(resamples, RANKED_RESAMPLES)
     return intervals(metric, {"system": statistics}, grouped, seed, resamples)[0]["system"]
 
 
@@ -115,7 +124,7 @@ def judge(
 ) -> Verdict:
     """Compares "tuned" with every other system.
 
-    `statistics`: float64 [n, k] per system, from `paired_statistics`; `units`: int [n], equal for rows that belong
+    `statistics`: float64 [n, k] per system, from `line_statistics`; `units`: int [n], equal for rows that belong
     together. The same seed gives the same verdict.
     """
     assert TUNED in statistics and len(statistics) > 1, f"a verdict needs tuned and a rival, not {sorted(statistics)}"
@@ -160,11 +169,10 @@ def intervals(
     stacked = np.stack([np.asarray(rows, dtype=np.float64) for rows in statistics.values()], axis=1)
     assert len(stacked) == len(units.index) > 0, f"{len(stacked)} rows of statistics, {len(units.index)} of units"
     assert not np.isnan(stacked).any(), f"{metric.name}: statistics must not be NaN"
-    sums = units.sums(stacked)
-    values = metric.value(sums.sum(axis=0))
-    resampled = resampled_values(metric.value, sums, seed=seed, resamples=resamples).T
+    values = [metric.of(stacked[:, system]) for system in range(len(statistics))]
+    resampled = resampled_values(metric, stacked, units, seed=seed, resamples=resamples).T
     ends = [Distribution(row, units).interval() for row in resampled]
-    systems = {name: Interval(float(value), *end) for name, value, end in zip(statistics, values, ends, strict=True)}
+    systems = {name: Interval(value, *end) for name, value, end in zip(statistics, values, ends, strict=True)}
     return systems, dict(zip(statistics, resampled, strict=True))
 
 

@@ -22,7 +22,7 @@ from pegbox.evaluation.verdict import interval_of, to_json
 from pegbox.finished.fairness import Note, by_value, differing_keys, note, notes
 from pegbox.finished.matching import Line, Matched, match
 from pegbox.finished.run import Run
-from pegbox.metrics import Metric, lookup, paired_statistics
+from pegbox.metrics import Metric, line_statistics, lookup, own_metrics, reference_of
 from pegbox.report import comparison
 from pegbox.report.rows import row_metric, row_scores
 
@@ -40,12 +40,14 @@ def compare(run_dirs: Sequence[str | Path], *, metric: str | None = None, resamp
     given, that have no test row in common, or whose perplexities are of different tokens.
     """
     runs = _open(run_dirs)
-    chosen = lookup(metric, where="--metric") if metric else lookup(_common_primary(runs))
+    asked = metric or _common_primary(runs)
+    chosen, own = lookup(asked, where="--metric" if metric else None), own_metrics([asked, *_asked(runs)])
     lines = {name: _predictions(run) for name, run in runs.items()}
     matched = match(lines)
     _refuse_unlike(chosen, matched, runs)
     seed = min(run.recipe.seed for run in runs.values())
-    ranking = rank(chosen, _statistics(chosen, matched, runs), matched.units, seed=seed, resamples=resamples)
+    statistics = line_statistics(chosen, matched.rows)
+    ranking = rank(chosen, statistics, matched.units, seed=seed, resamples=resamples)
     differing = differing_keys(runs)
     metrics = _metrics(chosen, matched, ranking, runs, seed, resamples)
     tasks = sorted({run.recipe.task.kind for run in runs.values()})
@@ -53,6 +55,7 @@ def compare(run_dirs: Sequence[str | Path], *, metric: str | None = None, resamp
         "task": ", ".join(tasks),
         "primary": chosen.name,
         **({"signature": chosen.signature} if chosen.signature else {}),
+        **({"own_metrics": own} if own else {}),
         "rows": ranking.rows,
         "units": ranking.units,
         "resamples": ranking.resamples,
@@ -62,8 +65,8 @@ def compare(run_dirs: Sequence[str | Path], *, metric: str | None = None, resamp
         "differences": [pair.to_json() for pair in ranking.pairs],
         "notes": [*_about_rows(ranking, lines), *_about_metric(chosen, runs), *notes(runs, matched, differing)],
         "recipes": {key: {name: row[name] for name in ranking.systems} for key, row in differing.items()},
-        "rows_that_differ": _most_different(matched, chosen, tasks, list(ranking.systems), seed),
     }
+    found["rows_that_differ"] = _most_different(matched, found, tasks, list(ranking.systems), seed)
     return found | {"reason": comparison.reason(found)}
 
 
@@ -99,7 +102,7 @@ def _predictions(run: Run) -> list[Line]:
 def _common_primary(runs: Mapping[str, Run]) -> str:
     """The metric that all runs are judged by. Raises RecipeError where there is none, or where the tasks differ."""
     tasks = {name: run.recipe.task.kind for name, run in runs.items()}
-    primaries = {name: str(run.recipe.evaluate.primary) for name, run in runs.items()}
+    primaries = {name: _primary(run) for name, run in runs.items()}
     for what, found in (("of different tasks", tasks), ("judged by different metrics", primaries)):
         if len(set(found.values())) > 1:
             told = ", ".join(
@@ -107,6 +110,17 @@ def _common_primary(runs: Mapping[str, Run]) -> str:
             )
             raise RecipeError(f"the runs are {what} ({told})", cure="name one metric for all of them with --metric")
     return next(iter(primaries.values()))
+
+
+def _primary(run: Run) -> str:
+    """The metric that a run is judged by, as its recipe has it."""
+    assert run.recipe.evaluate.primary is not None
+    return run.recipe.evaluate.primary
+
+
+def _asked(runs: Mapping[str, Run]) -> list[str]:
+    """Each metric that a recipe asks for."""
+    return list(dict.fromkeys(name for run in runs.values() for name in run.recipe.evaluate.metrics or ()))
 
 
 def _described(name: str, run: Run, rows: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def _described(name: str, run: Run, rows: int, metrics: Mapping[str, Any]) -> di
         "model": run.recipe.model.name,
         "method": run.recipe.method.kind,
         "when": receipt["began"],
-        "primary": run.recipe.evaluate.primary,
+        "primary": lookup(_primary(run)).name,
         "verdict": run.verdict,
         "metrics": metrics,
         "rows_of_run": rows,
@@ -141,29 +155,26 @@ def _finite(value: float | None) -> float | None:
 # ---- the numbers -----------------------------------------------------------------------------------------------------
 
 
-def _statistics(metric: Metric, matched: Matched, runs: Mapping[str, Run]) -> dict[str, Any]:
-    """Statistics [n, k] of the metric for every run."""
-    return paired_statistics(metric, {name: matched.answers(name) for name in runs}, matched.references)
-
-
 def _metrics(
     primary: Metric, matched: Matched, ranking: Ranking, runs: Mapping[str, Run], seed: int, resamples: int
 ) -> dict[str, dict[str, Any]]:
     """Every run's value and interval, on the rows compared, of the primary and of each metric that a recipe asks for."""
     found = {name: {primary.name: to_json(interval)} for name, interval in ranking.systems.items()}
-    asked = dict.fromkeys(metric for run in runs.values() for metric in run.recipe.evaluate.metrics or ())
-    for other in asked:
-        if other == primary.name or (other == PERPLEXITY) != (primary.name == PERPLEXITY):
+    for other in map(lookup, _asked(runs)):
+        if other.name == primary.name or (other.name == PERPLEXITY) != (primary.name == PERPLEXITY):
             continue
-        for name, statistics in _statistics(lookup(other), matched, runs).items():
-            interval = interval_of(lookup(other), statistics, matched.units, seed=seed, resamples=resamples)
-            found[name][other] = to_json(interval)
+        for name, statistics in line_statistics(other, matched.rows).items():
+            interval = interval_of(other, statistics, matched.units, seed=seed, resamples=resamples)
+            found[name][other.name] = to_json(interval)
     return found
 
 
 def _refuse_unlike(metric: Metric, matched: Matched, runs: Mapping[str, Run]) -> None:
     """Raise RecipeError where the metric cannot be had of every run's answers, or is not of the same tokens."""
     for name in runs:
+        if not any(name in row[metric.reads] for row in matched.rows):
+            cure = "compare by a metric of the answers"
+            raise RecipeError(f"{name} has no {metric.reads}; there is no {metric.name}", where="--metric", cure=cure)
         likelihoods = any(isinstance(answer, Mapping) for answer in matched.answers(name))
         if likelihoods != (metric.name == PERPLEXITY):
             has = (
@@ -205,7 +216,7 @@ def _about_rows(ranking: Ranking, lines: Mapping[str, Sequence[Line]]) -> list[N
 
 def _about_metric(metric: Metric, runs: Mapping[str, Run]) -> list[Note]:
     """That the metric was chosen afterwards, where it was."""
-    if other := [name for name, run in runs.items() if run.recipe.evaluate.primary != metric.name]:
+    if other := [name for name, run in runs.items() if lookup(_primary(run)).name != metric.name]:
         named = "every run" if len(other) == len(runs) else ", ".join(other)
         return [
             note("note", f"{metric.name} was chosen for this comparison; the primary metric of {named} is another.")
@@ -214,11 +225,11 @@ def _about_metric(metric: Metric, runs: Mapping[str, Run]) -> list[Note]:
 
 
 def _most_different(
-    matched: Matched, primary: Metric, tasks: Sequence[str], order: Sequence[str], seed: int
+    matched: Matched, found: Mapping[str, Any], tasks: Sequence[str], order: Sequence[str], seed: int
 ) -> dict[str, Any]:
     """The rows on which the runs' scores lie farthest apart; of equals those that the seed draws."""
-    metric = row_metric({"task": tasks[0], "primary": primary.name})
-    scores = row_scores(matched.rows, metric)
+    metric = row_metric({"task": tasks[0], "primary": found["primary"]})
+    scores = row_scores(matched.rows, reference_of(found, metric))
     table = np.stack([scores[name] for name in order])
     apart = paired_difference(table.max(axis=0), table.min(axis=0))
     differ = np.flatnonzero(apart > 0).tolist()

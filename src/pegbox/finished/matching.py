@@ -25,16 +25,12 @@ Line = Mapping[str, Any]
 class Matched:
     """The rows that all runs have, in an order that only their content decides.
 
-    `rows`: `{"ids": {run: id}, "input": , "reference": , "answers": {run: the tuned model's answer}}`; `units` int [n].
+    `rows`: `{"ids": {run: id}, "input": , "reference": , "answers": {run: the tuned model's answer}}`, and likewise
+    `"probabilities"` of the runs that have them; `units` int [n].
     """
 
     rows: Sequence[dict[str, Any]]
     units: NDArray[np.int64]
-
-    @property
-    def references(self) -> list[Any]:
-        """The right answers [n]."""
-        return [row["reference"] for row in self.rows]
 
     def answers(self, run: str) -> list[Any]:
         """One run's answers [n]."""
@@ -77,6 +73,11 @@ def _row(lines: Mapping[str, Line]) -> dict[str, Any]:
         "input": first["input"],
         "reference": first["reference"],
         "answers": {run: line["answers"]["tuned"] for run, line in lines.items()},
+        "probabilities": {
+            run: line["probabilities"]["tuned"]
+            for run, line in lines.items()
+            if "tuned" in line.get("probabilities", ())
+        },
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from pegbox import runtime
-from pegbox.data.formats import to_record, with_placeholder
+from pegbox.data.formats import TIES, to_record, with_placeholder
 from pegbox.data.records import Record, Row
 from pegbox.data.render import Renderer
 from pegbox.errors import DataError, RecipeError
@@ -62,7 +62,7 @@ class Run:
         """The task with the tokenizer and the label names that were trained."""
         self.refuse_unfinished()
         renderer = Renderer(models.load_tokenizer(self.folder.model), self.receipt["model"]["stop_ids"])
-        task = TASKS[self.recipe.task.kind](renderer)
+        task = TASKS[self.recipe.task.kind](renderer, self.recipe, frozenset(self.receipt["model"]["heads"]))
         task.restore(self.receipt["task"])
         return task
 
@@ -76,11 +76,15 @@ class Run:
             raise RecipeError(f"the base model has changed since: {', '.join(changed)}", where=str(folder), cure=cure)
         return folder
 
-    def load_base(self) -> PreTrainedModel:
-        """The untouched model, fresh from where it came."""
-        device = runtime.find_device()
+    def load_base(self, head: str | None = None) -> PreTrainedModel:
+        """The untouched model, fresh from where it came, with the task's head or another."""
         return models.load_model(
-            self.base_folder, self.task.head, labels=self.task.labels, seed=self.recipe.seed, device=device
+            self.base_folder,
+            head or self.task.head,
+            labels=self.task.labels if head in (None, self.task.head) else (),
+            problem_type=self.task.problem_type,
+            seed=self.recipe.seed,
+            device=runtime.find_device(),
         )
 
     @cached_property
@@ -112,7 +116,7 @@ class Run:
         """The record of a row that may lack its answer."""
         given = self.recipe.data.columns
         values = with_placeholder(row.values, self.task.kind, given)
-        columns = {role: column for role, column in given.items() if role != "group" or column in values}
+        columns = {role: column for role, column in given.items() if role not in TIES or column in values}
         try:
             record = to_record(Row(row.where, values), self.task.kind, columns, self.recipe.data.instruction)
             if (length := self.task.prompt_length(record, ())) > self.limit:
@@ -130,6 +134,13 @@ class Run:
         assert tokens is not None
         with self._precision(self.model):
             return self.task.predict(self.model, records, max_new_tokens=tokens, advance=advance)
+
+    def calibrate(self, validation: Sequence[Record]) -> None:
+        """Let the task find, on validation rows, what it sets after training, and keep it in the receipt."""
+        with self._precision(self.model):
+            self.task.calibrate(self.model, validation)
+        self.receipt["task"] = self.task.state()
+        self.folder.write_json("receipt.json", self.receipt)
 
     def _precision(self, model: PreTrainedModel) -> AbstractContextManager[object]:
         return runtime.autocast(model.device, runtime.use_bf16(model.device, self.recipe.train.bf16))

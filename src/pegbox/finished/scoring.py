@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from pegbox import runtime
 from pegbox.data.records import Record
+from pegbox.data.splits import Splits
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
 from pegbox.evaluation.score import score
@@ -17,17 +16,22 @@ from pegbox.models import load as models
 from pegbox.tasks import Predictions
 
 
-def answer_all(run: Run, train: Sequence[Record], rows: Sequence[Record]) -> dict[str, Predictions]:
-    """The answers of every system to the same rows, tuned last; one model is in memory at a time."""
+def answer_all(run: Run, known: Splits, rows: Sequence[Record]) -> dict[str, Predictions]:
+    """The answers of every system to the same rows, tuned last; one model is in memory at a time.
+
+    Of the splits that are `known`, rivals learn from train, and set what they choose on validation.
+    """
     task, recipe = run.task, run.recipe
     tokens = recipe.evaluate.max_new_tokens
     assert tokens is not None
-    wanted = systems.choose_shots(task, train, rows, recipe.evaluate.few_shot, recipe.seed) if task.zero_shot else []
+    wanted = (
+        systems.choose_shots(task, known.train, rows, recipe.evaluate.few_shot, recipe.seed) if task.zero_shot else []
+    )
     room = models.max_length(run.base_folder) - tokens
     shots = systems.fitting_shots(task, wanted, rows, room)
-    base = run.load_base()
+    base = run.load_base(task.base_head)
     with runtime.autocast(base.device, runtime.use_bf16(base.device, recipe.train.bf16)):
-        answers = systems.ask_base(task, base, train, rows, shots=shots, max_new_tokens=tokens, seed=recipe.seed)
+        answers = systems.ask_base(task, base, known, rows, shots=shots, max_new_tokens=tokens, seed=recipe.seed)
     del base
     answers["tuned"] = run.answers(rows)
     if task.permutes:
@@ -36,15 +40,18 @@ def answer_all(run: Run, train: Sequence[Record], rows: Sequence[Record]) -> dic
 
 
 def predictions(run: Run, rows: Sequence[Record], answers: Mapping[str, Predictions]) -> list[dict[str, Any]]:
-    """The lines of `predictions.jsonl`; `unit` says which rows were resampled as one."""
+    """The lines of `predictions.jsonl`; `unit` says which rows were resampled as one, `group` whom a row is about."""
     units = systems.units(rows).tolist()
+    sure = {name: given.probabilities for name, given in answers.items() if given.probabilities}
     return [
         {
             "id": row.where,
             "input": run.task.shown(row),
             "reference": run.task.reference(row),
             "unit": unit,
+            "group": row.group if row.sensitive is None else row.sensitive,
             "answers": {name: given.answers[index] for name, given in answers.items()},
+            **({"probabilities": {name: given[index] for name, given in sure.items()}} if sure else {}),
         }
         for index, (row, unit) in enumerate(zip(rows, units, strict=True))
     ]
@@ -60,9 +67,7 @@ def score_run(run: Run, lines: Sequence[Mapping[str, Any]] | None = None, metric
     assert settings.primary is not None and settings.metrics is not None
     return score(
         run.recipe.task.kind,
-        {name: [line["answers"][name] for line in given] for name in given[0]["answers"]},
-        [line["reference"] for line in given],
-        np.array([line["unit"] for line in given]),
+        given,
         primary=metric or settings.primary,
         metrics=settings.metrics,
         seed=run.recipe.seed,

@@ -24,7 +24,7 @@ T = TypeVar("T")
 class UpdateBatch:
     """This rank's share of the examples that go together, and the names of the rows of all ranks.
 
-    `step`: the number of the update, from 0.
+    `step`: the number of the update, from 0; -1 for validation rows.
     """
 
     step: int
@@ -40,7 +40,7 @@ def share(ready: Ready, step: int, examples: Sequence[Example], ranks: Ranks) ->
     """This rank's share of the examples, cut into micro-batches as the plan says."""
     mine = examples[ranks.share(len(examples))]
     rows = tuple(example.where for example in examples)
-    return UpdateBatch(step, rows, tuple(micro_batches(ready.task, ready.plan, mine)))
+    return UpdateBatch(step, rows, tuple(micro_batches(ready.task, ready.plan, mine, step)))
 
 
 class Loader(Generic[T]):

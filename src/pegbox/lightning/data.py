@@ -41,7 +41,7 @@ class PegboxDataModule(LightningDataModule):
         ready, ranks = self.module.ready, self._ranks
         rows, size = ready.data.validation, ready.recipe.train.batch_size
         return Loader(
-            math.ceil(len(rows) / size), lambda index: share(ready, index, rows[index * size :][:size], ranks)
+            math.ceil(len(rows) / size), lambda index: share(ready, -1, rows[index * size :][:size], ranks)
         )
 
     def predict_dataloader(self) -> Loader[Sequence[Record]]:

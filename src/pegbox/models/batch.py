@@ -1,15 +1,16 @@
 """Examples as one batch of tensors, padded or packed, and the logits at the places that carry loss.
 
-Next-token losses need no shifted label grid. A batch lists, for every token that is learnt, *where its prediction is
-made* (`places`), what it is (`targets`) and what it weighs (`weights`). In a pack with a shared prefix the first token
-of every suffix is predicted at the prefix's last place, and a trained token of the prefix is listed once per example.
+Losses over tokens need no shifted label grid. A batch lists, for every token that is learnt, *where its prediction is
+made* (`places`), what it is (`targets`) and what it weighs (`weights`): the place before it for a next-token loss, its
+own place for a label. In a pack with a shared prefix the first token of every suffix is predicted at the prefix's last
+place, and a trained token of the prefix is listed once per example.
 
 Shapes: B rows of T tokens (a pack is one row), N learnt tokens, V the vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +27,7 @@ class Batch:
 
     `input_ids` int64 [B, T]; `attention_mask` int64 [B, T] (none in a pack); `position_ids` int64 [B, T] (none where
     the model's own serve); `places` int64 [N], in the flattened [B * T]; `targets` int64 [N]; `weights` float [N];
-    `labels` int64 [B] (-1 where the task has none).
+    `labels` float64 [B, K], the targets of whole rows; `ends` int64 [B], the place of each row's last token.
     """
 
     input_ids: torch.Tensor
@@ -36,6 +37,7 @@ class Batch:
     targets: torch.Tensor
     weights: torch.Tensor
     labels: torch.Tensor
+    ends: torch.Tensor
     token_type_ids: torch.Tensor | None = None
     layout: Pack | None = None
 
@@ -80,7 +82,8 @@ def pad(examples: Sequence[Example], pad_id: int) -> Batch:
         attention_mask,
         None,
         *_learnt(examples, [[start + t for t in range(len(e))] for start, e in zip(starts, examples, strict=True)]),
-        labels=torch.tensor([example.label for example in examples]),
+        labels=_labels(examples),
+        ends=torch.tensor([start + len(example) - 1 for start, example in zip(starts, examples, strict=True)]),
         token_type_ids=token_types if examples[0].token_type_ids else None,
     )
 
@@ -101,7 +104,8 @@ def pack(examples: Sequence[Example], *, share_prefix: bool) -> Batch:
         None,
         torch.tensor(positions)[None],
         *_learnt(examples, places),
-        labels=torch.tensor([example.label for example in examples]),
+        labels=_labels(examples),
+        ends=torch.tensor([at[-1] for at in places]),
         layout=Pack.of(prefix, [len(example) - prefix for example in examples]),
     )
 
@@ -122,16 +126,23 @@ def _learnt(
     examples: Sequence[Example], places: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`places`, `targets`, `weights` of all tokens with a weight; `places[i][t]` is where token t of example i lies."""
-    learnt = [
-        (at[t - 1], example.input_ids[t], example.loss_weights[t])
-        for example, at in zip(examples, places, strict=True)
-        for t in range(1, len(example.loss_weights))
-        if example.loss_weights[t] > 0
-    ]
+    learnt = [found for pair in zip(examples, places, strict=True) for found in _learnt_of(*pair)]
     if not learnt:
         return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), torch.empty(0)
     at, targets, weights = zip(*learnt, strict=True)
     return torch.tensor(at), torch.tensor(targets), torch.tensor(weights)
+
+
+def _learnt_of(example: Example, at: Sequence[int]) -> Iterator[tuple[int, int, float]]:
+    if example.token_labels:
+        found = zip(at, example.token_labels, example.loss_weights, strict=True)
+    else:
+        found = zip(at, example.input_ids[1:], example.loss_weights[1:], strict=False)
+    return ((place, target, weight) for place, target, weight in found if weight > 0)
+
+
+def _labels(examples: Sequence[Example]) -> torch.Tensor:
+    return torch.tensor([example.targets for example in examples], dtype=torch.float64)
 
 
 def learnt_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -145,6 +156,32 @@ def learnt_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     unique, where = torch.unique(batch.places, return_inverse=True)
     logits: torch.Tensor = model(**batch.inputs, use_cache=False, logits_to_keep=unique).logits[0]
     return logits if len(unique) == len(where) and bool((unique == batch.places).all()) else logits[where]
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The last hidden states [B * T, D] of the model without its head; of an encoder-decoder those of its encoder."""
+    trunk: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    states: torch.Tensor = trunk(**batch.inputs).last_hidden_state
+    return states.flatten(0, 1)
+
+
+def whole_text_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The outputs [B, K] of a head on whole texts.
+
+    A decoder is pooled at the last token of each row, wherever it lies: in a pack, or before padding on the right.
+    Transformers looks for the last token that is not padding, which fails in a pack and where a text ends in that token.
+    """
+    score = dict(model.named_children()).get("score")  # the name that Transformers gives the head of every decoder
+    if score is None:
+        logits: torch.Tensor = model(**batch.inputs).logits
+        return logits
+    pooled: torch.Tensor = score(hidden_states(model, batch)[batch.ends])
+    return pooled
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Half-precision values as float32: what a loss is computed in. float64 stays."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def attends_only(model: PreTrainedModel) -> bool:

@@ -20,7 +20,9 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
@@ -33,12 +35,17 @@ from pegbox.data.records import Example
 from pegbox.errors import RecipeError
 from pegbox.kernels import linear
 from pegbox.kernels.attention import IMPLEMENTATION, register
-from pegbox.models.batch import attends_only, learnt_logits, pack
+from pegbox.models.batch import Batch, attends_only, hidden_states, learnt_logits, pack, pad
 
 HEADS: Mapping[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
+    "masked_lm": AutoModelForMaskedLM,
     "sequence_classification": AutoModelForSequenceClassification,
+    "token_classification": AutoModelForTokenClassification,
 }
+# how the names of Transformers' classes end that have a head of the kind
+BROUGHT = {"ForCausalLM": "causal_lm", "LMHeadModel": "causal_lm", "ForMaskedLM": "masked_lm"}
+BROUGHT |= {"ForConditionalGeneration": "seq2seq"}
 # how far packed logits may be from those of rows alone, as a share of the largest: the order of summation
 PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 PROBE_TOKENS = 32
@@ -83,12 +90,15 @@ def load_model(
     head: str,
     *,
     labels: Sequence[str] = (),
+    problem_type: str | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     kernels: bool = True,
 ) -> PreTrainedModel:
-    """The folder's model with a head of the kind named, in eval mode. `labels` name the classes of a new head.
+    """The folder's model with a head of the kind named, in eval mode.
+
+    `labels` name the outputs of a new head, `problem_type` says (in the config) what they mean.
 
     A classifier that the folder has already is kept where it has as many classes, else drawn anew. `kernels=False`
     leaves every operation to Transformers and PyTorch.
@@ -98,6 +108,7 @@ def load_model(
     if labels:
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: index for index, label in enumerate(labels)}
+        options["problem_type"] = problem_type
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # draws the new head
         model, lacking, _ = _load(HEADS[head], folder, options, f"the model cannot be loaded as {head}")
@@ -202,6 +213,13 @@ def vocabulary(folder: Path) -> int:
     return int(config.get_text_config().vocab_size)
 
 
+def heads_of(folder: Path) -> frozenset[str]:
+    """The kinds of heads that the folder's checkpoint brings along, by the name of its architecture."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    names = config.architectures or ()
+    return frozenset(head for name in names for end, head in BROUGHT.items() if name.endswith(end))
+
+
 def stop_ids(folder: Path) -> list[int]:
     """The tokens that end an answer, by the folder's generation config; none where it has no such file."""
     if not (folder / "generation_config.json").is_file():
@@ -241,22 +259,21 @@ def enable_packing(model: PreTrainedModel, examples: Sequence[Example]) -> bool:
 
     It is where causal attention alone mixes positions and that attention is all that Transformers' sdpa and flash
     attention compute from their arguments (no soft cap, sink, bias or chunk). Then short rows made of the examples' own
-    tokens must get, in a pack, the logits that each gets alone from the model as it was.
+    tokens must get, in a pack, the logits (under a new head: the hidden states) that each gets alone from the model as it was.
     """
     assert not model.training
     before = model.config._attn_implementation
     able = before == "sdpa" and model._supports_attention_backend and model._supports_flash_attn
-    if not (able and attends_only(model) and any(example.loss_weights for example in examples)):
+    if not able or model.config.is_encoder_decoder or not attends_only(model):
         return False
     register()
-    probes = _probes(model, examples)
-    alone = [model(torch.tensor([e.input_ids], device=model.device), use_cache=False).logits[0, :-1] for e in probes]
-    same = False
+    probes, same = _probes(model, examples), False
     try:
         # a forward or an attention that knows no pack, or refuses it, says so by one of these
         with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            alone = torch.cat([_computed(model, pad([probe], pad_id=0)) for probe in probes])
             model.set_attn_implementation(IMPLEMENTATION)
-            same = all(_packs_alike(model, probes, torch.cat(alone), share_prefix=share) for share in (False, True))
+            same = all(_packs_alike(model, probes, alone, share_prefix=share) for share in (False, True))
     finally:
         if not same:
             model.set_attn_implementation(before)
@@ -276,7 +293,13 @@ def _probes(model: PreTrainedModel, examples: Sequence[Example]) -> list[Example
     return [Example("probe", row, (1.0,) * len(row)) for row in rows]
 
 
+def _computed(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """What the model computes at the learnt tokens' places: logits [N, V], or hidden states [N, D] under a new head."""
+    batch = batch.to(model.device)
+    return learnt_logits(model, batch) if output_layer(model) is not None else hidden_states(model, batch)[batch.places]
+
+
 def _packs_alike(model: PreTrainedModel, probes: list[Example], alone: torch.Tensor, *, share_prefix: bool) -> bool:
-    packed = learnt_logits(model, pack(probes, share_prefix=share_prefix).to(model.device))
+    packed = _computed(model, pack(probes, share_prefix=share_prefix))
     tolerance = PROBE_TOLERANCE.get(alone.dtype, 3e-2) * alone.abs().max()
     return packed.shape == alone.shape and bool((packed - alone).abs().max() <= tolerance)

@@ -1,35 +1,50 @@
 """The recipe: what a user asks for (no torch here)."""
 
 from pegbox.recipe.load import dump, load, validate
-from pegbox.recipe.schema import (
+from pegbox.recipe.losses import FITTING, MAE, MSE, BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, OwnLoss
+from pegbox.recipe.own import is_own, load_own, own_files
+from pegbox.recipe.schema import Data, Evaluate, Full, Lora, Method, Model, Recipe, Train
+from pegbox.recipe.tasks import (
     Chat,
     Classification,
     Completion,
-    Data,
-    Evaluate,
-    Full,
-    Lora,
-    Method,
-    Model,
-    Recipe,
+    MaskedLM,
+    Multilabel,
+    Regression,
     Task,
-    Train,
+    TokenClassification,
 )
 
 __all__ = [
+    "FITTING",
+    "MAE",
+    "MSE",
+    "BinaryCrossEntropy",
     "Chat",
     "Classification",
     "Completion",
+    "CrossEntropy",
     "Data",
     "Evaluate",
+    "Focal",
     "Full",
+    "Huber",
     "Lora",
+    "Loss",
+    "MaskedLM",
     "Method",
     "Model",
+    "Multilabel",
+    "OwnLoss",
     "Recipe",
+    "Regression",
     "Task",
+    "TokenClassification",
     "Train",
     "dump",
+    "is_own",
     "load",
+    "load_own",
+    "own_files",
     "validate",
 ]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pegbox.errors import RecipeError
+from pegbox.recipe.losses import OwnLoss
+from pegbox.recipe.mistakes import explain
+from pegbox.recipe.own import is_own, split
 from pegbox.recipe.schema import Recipe
 
 # a plain string in the place of a mapping stands for this key of it
-SHORTHAND = {"model": "name", "task": "kind", "method": "kind", "data": "train"}
+SHORTHAND = {"model": "name", "task": "kind", "method": "kind", "data": "train", "train.loss": "kind"}
 
 
 # ---- YAML ------------------------------------------------------------------------------------------------------------
@@ -102,10 +104,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise RecipeError(f"'{override}' is not key=value", cure="write for example train.learning_rate=1e-3")
     *parents, last = key.strip().split(".")
     here = values
-    for parent in parents:
-        inner = here.get(parent, {})
-        if here is values and parent in SHORTHAND and isinstance(inner, str):
-            inner = {SHORTHAND[parent]: inner}
+    for depth, parent in enumerate(parents, start=1):
+        inner, place = here.get(parent, {}), ".".join(parents[:depth])
+        if place in SHORTHAND and isinstance(inner, str):
+            inner = {SHORTHAND[place]: inner}
         if inner is not None and not isinstance(inner, Mapping):
             raise RecipeError(f"'{parent}' has no keys in this recipe, so '{key.strip()}' cannot be set", where=parent)
         here[parent] = dict(inner or {})
@@ -119,13 +121,19 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
     def resolve(name: str) -> str:
         return os.path.abspath(base / os.path.expanduser(name))
 
-    data, name = recipe.data, recipe.model.name
-    files = {
-        key: value for key, value in data if key in ("train", "validation", "test") and not isinstance(value, float)
-    }
-    update: dict[str, Any] = {
-        "data": data.model_copy(update={key: tuple(map(resolve, names)) for key, names in files.items()})
-    }
+    def resolve_own(name: str) -> str:
+        path, function = split(name) if is_own(name) else ("", name)
+        return f"{resolve(path)}:{function}" if path else name
+
+    data, evaluate, loss, name = recipe.data, recipe.evaluate, recipe.train.loss, recipe.model.name
+    files = {key: getattr(data, key) for key in ("train", "validation", "test")}
+    files = {key: tuple(map(resolve, names)) for key, names in files.items() if not isinstance(names, float)}
+    rated: dict[str, Any] = {"metrics": evaluate.metrics and tuple(map(resolve_own, evaluate.metrics))}
+    rated |= {"primary": evaluate.primary and resolve_own(evaluate.primary)}
+    update: dict[str, Any] = {"data": data.model_copy(update=files), "evaluate": evaluate.model_copy(update=rated)}
+    if isinstance(loss, OwnLoss):
+        loss = loss.model_copy(update={"function": resolve_own(loss.function)})
+        update["train"] = recipe.train.model_copy(update={"loss": loss})
     if name.startswith((".", "~")) or name.endswith(".gguf") or os.path.exists(resolve(name)):
         update["model"] = recipe.model.model_copy(update={"name": resolve(name)})
     return recipe.model_copy(update=update)
@@ -136,104 +144,10 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-# ---- mistakes --------------------------------------------------------------------------------------------------------
-
-
 def validate(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Validate a mapping; all mistakes at once, each with its key and, for an unknown key, a did-you-mean."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        lines = list(dict.fromkeys(_explain(entry) for entry in error.errors(include_url=False)))
-        if len(lines) > SHOWN:
-            lines[SHOWN:] = [f"and {len(lines) - SHOWN} more"]
         cure = "see README.md, 'The recipe', or run `pegbox schema`"
-        raise RecipeError("\n  ".join(lines), where=where, cure=cure) from None
-
-
-SHOWN = 20  # mistakes in one message
-# what is allowed, by pydantic's types of mistakes; the braces are its context
-ALLOWED = {
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a smaller number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "string_type": "must be text",
-    "string_unicode": "holds half of a surrogate pair, which is no character",
-    "string_too_short": "must not be empty",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping of keys",
-    "model_attributes_type": "must be a mapping of keys",
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be one of {expected}",
-    "invalid_key": "is no key",
-    "value_error": "{error}",
-}
-
-
-def _explain(entry: Any) -> str:
-    """One line for one mistake: the key as the user wrote it, and what is allowed."""
-    kind, given = entry["type"], entry.get("input")
-    place = [str(part) for part in entry["loc"] if part != "[key]"]
-    if len(place) > 1 and place[0] in ("task", "method"):
-        tagged, place = place[1], [place[0], *place[2:]]  # pydantic names the member of the union as well
-    else:
-        tagged = None
-    key = ".".join(place)
-    if kind == "extra_forbidden":
-        known = _keys(place[:-1], tagged)
-        return f"unknown key '{key}'{_meant(place[-1], known) or ': known are ' + ', '.join(known)}"
-    if kind == "missing":
-        return f"'{key}' is missing"
-    if kind.startswith("union_tag"):
-        kinds = [str(option.model_fields["kind"].default) for option in _options(place[0])]
-        written = given.get("kind") if isinstance(given, dict) else None
-        return f"'{key}.kind' must be one of {', '.join(kinds)} (got {_brief(written)}){_meant(written, kinds)}"
-    context = {
-        name: f"{value:g}" if isinstance(value, float) else value for name, value in entry.get("ctx", {}).items()
-    }
-    said = ALLOWED[kind].format(**context) if kind in ALLOWED else f"is not allowed ({kind})"
-    if kind == "value_error" and len(place) < 2 and isinstance(given, Mapping):
-        return said  # about several keys at once, which it names itself
-    hint = _meant(given, re.findall(r"'(.+?)'", said)) if kind == "literal_error" else ""
-    return f"'{key}' {said} (got {_brief(given)}){hint}"
-
-
-def _brief(value: Any) -> str:
-    """A value for a message. Never what a list or a mapping holds: aliases in YAML can make that without end."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, Sequence | set) and not isinstance(value, str | bytes):
-        return "a list"
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}..."
-
-
-def _meant(written: Any, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(written, known, n=1, cutoff=0.5) if isinstance(written, str) else []
-    return f": did you mean '{close[0]}'?" if close else ""
-
-
-def _keys(path: Sequence[str], tagged: str | None) -> list[str]:
-    """The keys allowed at a place of the recipe."""
-    if not path:
-        return list(Recipe.model_fields)
-    chosen = [o for o in _options(path[0]) if tagged is None or o.model_fields["kind"].default == tagged]
-    return list(chosen[0].model_fields)
-
-
-def _options(section: str) -> list[type[BaseModel]]:
-    """The classes that a section of the recipe can have."""
-    annotation: Any = Recipe.model_fields[section].annotation
-    return list(get_args(annotation)) or [annotation]
+        raise RecipeError(explain(error), where=where, cure=cure) from None

@@ -7,93 +7,35 @@ Field names are those of Transformers' `TrainingArguments` and of PEFT wherever 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-
-class Frozen(BaseModel):
-    """The base of every part of a recipe: immutable, strict about unknown keys, and finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-NoTruth = BeforeValidator(_no_truth)  # Python takes true for 1
-Whole = Annotated[int, NoTruth]
-Number = Annotated[float, NoTruth]
-Count = Annotated[int, Field(gt=0), NoTruth]
-Amount = Annotated[float, Field(gt=0), NoTruth]
-
-
-def _named(field: str, written: Any, **defaults: str) -> BeforeValidator:
-    """Let a plain string stand for `{field: string}`: `task: chat` is `task: {kind: chat}`. `written`: for editors."""
-
-    def whole(value: Any) -> Any:
-        if isinstance(value, str):
-            return {field: value}
-        return defaults | value if isinstance(value, dict) else value
-
-    return BeforeValidator(whole, json_schema_input_type=str | written)
-
-
-def _must_be(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
-    """One message where a union of types would give one for each of them."""
-
-    def check(value: Any) -> Any:
-        if not holds(value):
-            raise ValueError(f"must be {what}")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
-
-
-def _is_split(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return 0 < value < 1 if is_number else _are_names(value)
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-NameList = tuple[str, ...]
-Names = Annotated[NameList, _must_be("a list of names", _are_names)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Files = Annotated[
-    NameList,
-    _must_be("a file or a list of files", _are_names),
-    BeforeValidator(_listed, json_schema_input_type=str | NameList),
-]
-ShareOrFiles = Annotated[
-    Share | NameList,
-    _must_be("a share between 0 and 1, a file or a list of files", _is_split),
-    BeforeValidator(_listed, json_schema_input_type=Share | str | NameList),
-]
-AutoOrCount = Annotated[
-    Literal["auto"] | Annotated[int, Field(gt=0)],
-    _must_be("'auto' or a whole number from 1 on", lambda value: value == "auto" or (type(value) is int and value > 0)),
-]
-AllLinearOrNames = Annotated[
-    Literal["all-linear"] | NameList,
-    _must_be("'all-linear' or a list of names", lambda value: value == "all-linear" or _are_names(value)),
-]
+from pegbox.recipe.losses import LossOrNone, refuse_misfit
+from pegbox.recipe.own import is_own, split
+from pegbox.recipe.tasks import PROMPTED, Task
+from pegbox.recipe.values import (
+    AllLinearOrNames,
+    Amount,
+    AutoOrCount,
+    ColumnOrColumns,
+    Count,
+    Files,
+    Frozen,
+    Names,
+    NoTruth,
+    Number,
+    ShareOrFiles,
+    Whole,
+    listed,
+    named,
+)
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 Trackers = Annotated[
     tuple[TrackerName, ...],
     BeforeValidator(
-        lambda value: () if value == "none" else _listed(value),
+        lambda value: () if value == "none" else listed(value),
         json_schema_input_type=Literal["none"] | TrackerName | tuple[TrackerName, ...],
     ),
 ]
@@ -105,30 +47,14 @@ class Model(Frozen):
     name: str = Field(min_length=1, description="a hub id, a folder in the hub's layout, or a `.gguf` file")
 
 
-class Chat(Frozen):
-    """A conversation, rendered by the model's own chat template; the assistant's turns are learnt."""
-
-    kind: Literal["chat"] = "chat"
-
-
-class Completion(Frozen):
-    """Text that goes on: `prompt` -> `completion`, or plain `text` learnt whole. No chat template."""
-
-    kind: Literal["completion"] = "completion"
-
-
-class Classification(Frozen):
-    """One label for a text (or a pair of texts), by a new head on the model."""
-
-    kind: Literal["classification"] = "classification"
-
-
-Task = Annotated[Chat | Completion | Classification, Field(discriminator="kind")]
-
 if TYPE_CHECKING:  # elsewhere a mapping of roles is one of strings, and the keys of a mapping's type are invariant
     Role = str
 else:
-    Role = Literal["messages", "prompt", "completion", "text", "text_pair", "label", "group"]
+    Role = Literal[
+        *("messages", "prompt", "completion", "text", "text_pair"),
+        *("label", "labels", "score", "tokens", "tags", "group", "sensitive_feature"),
+    ]
+SEVERAL = ("score", "labels")  # roles that may be several columns: numbers, or 0 and 1
 
 
 class Data(Frozen):
@@ -137,7 +63,10 @@ class Data(Frozen):
     train: Annotated[Files, Field(description="rows to learn from: .jsonl, .json, .csv, .tsv, .txt, .md, .parquet")]
     validation: ShareOrFiles = Field(default=0.1, description="a share of train, or files: for the best checkpoint")
     test: ShareOrFiles = Field(default=0.1, description="a share of train, or files: read once, for the verdict")
-    columns: dict[Role, str] = Field(default={}, description="where columns have other names: {text: review}")
+    columns: dict[Role, ColumnOrColumns] = Field(
+        default={},
+        description="where columns have other names: {text: review}; score and labels may be several columns",
+    )
     instruction: str | None = Field(
         default=None,
         min_length=1,
@@ -152,6 +81,20 @@ class Data(Frozen):
     allow: tuple[Literal["malformed", "no_trained_token", "too_long", "leak"], ...] = Field(
         default=(), description="findings that shall not stop training; such rows are dropped (leaks stay) and listed"
     )
+
+    def column(self, role: str) -> str:
+        """The name of the one column that has a role."""
+        column = self.columns.get(role, role)
+        assert isinstance(column, str)
+        return column
+
+    @model_validator(mode="after")
+    def _only_some_roles_are_several_columns(self) -> Data:
+        for role, column in self.columns.items():
+            if not isinstance(column, str) and role not in SEVERAL:
+                cure = f"a list of columns is for {' or '.join(SEVERAL)}; give the name of one"
+                raise ValueError(f"data.columns.{role} is one column: {cure}")
+        return self
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Data:
@@ -188,6 +131,9 @@ class Train(Frozen):
     max_steps: Count | None = Field(default=None, description="updates; overrides num_train_epochs")
     batch_size: Count = Field(default=16, description="examples in one update, over all ranks")
     micro_batch_size: AutoOrCount = Field(default="auto", description="upper limit on rows at once")
+    loss: LossOrNone = Field(
+        default=None, description="what is made small: a name or ./my_loss.py:name; default: the task's"
+    )
     learning_rate: Amount | None = Field(default=None, description="of AdamW; default: 2e-4 for lora, 2e-5 for full")
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the learning rate falls after the warm-up"
@@ -216,12 +162,20 @@ class Train(Frozen):
         return self
 
 
+def _formed(name: str) -> str:
+    if is_own(name):
+        split(name)
+    return name
+
+
 class Evaluate(Frozen):
     """How the test rows are scored."""
 
-    metrics: Names | None = Field(default=None, description="what is computed; default: the task's")
-    primary: str | None = Field(
-        default=None, min_length=1, description="what the verdict is about, fixed before training; default: the task's"
+    metrics: Annotated[Names, AfterValidator(lambda names: tuple(map(_formed, names)))] | None = Field(
+        default=None, description="what is computed: names or ./my_metric.py:name; default: the task's"
+    )
+    primary: Annotated[str, AfterValidator(_formed), Field(min_length=1)] | None = Field(
+        default=None, description="what the verdict is about, fixed before training; default: the task's"
     )
     max_new_tokens: Count | None = Field(
         default=None, description="length of an answer; default: a quarter more than train's longest"
@@ -235,16 +189,21 @@ class Evaluate(Frozen):
 class Recipe(Frozen):
     """One recipe goes in; one run folder comes out, and it ends in a verdict."""
 
-    model: Annotated[Model, _named("name", Model)]
-    task: Annotated[Task, _named("kind", Task)]
-    data: Annotated[Data, _named("train", Data)]
-    method: Annotated[Method, _named("kind", Method, kind="lora")] = Lora()
+    model: Annotated[Model, named("name", Model)]
+    task: Annotated[Task, named("kind", Task)]
+    data: Annotated[Data, named("train", Data)]
+    method: Annotated[Method, named("kind", Method, kind="lora")] = Lora()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     seed: Whole = Field(default=42, ge=0, lt=2**31, description="fixes everything that is drawn")
 
     @model_validator(mode="after")
     def _the_instruction_has_an_effect(self) -> Recipe:
-        if self.data.instruction is not None and self.task.kind == "classification":
-            raise ValueError("data.instruction has no effect with task: classification")
+        if self.data.instruction is not None and self.task.kind not in PROMPTED:
+            raise ValueError(f"data.instruction has no effect with task: {self.task.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_loss_fits_the_task(self) -> Recipe:
+        refuse_misfit(self.train.loss, self.task.kind)
         return self

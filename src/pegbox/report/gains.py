@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pegbox.evaluation.bootstrap import Units, paired_difference
 from pegbox.evaluation.verdict import MINIMUM_UNITS, TUNED, judge, to_json
-from pegbox.metrics import FloatArray, Metric, lookup, paired_statistics
+from pegbox.metrics import FloatArray, Metric, line_statistics, lookup
 
 IntArray = NDArray[np.intp]
 LENGTHS, PARTS = 5, 12  # parts by length, and other parts that are shown, at most
@@ -62,15 +62,15 @@ class Contest:
 
     @classmethod
     def of(cls, lines: Sequence[Mapping[str, Any]], metric: str, rival: str, seed: int) -> Contest:
-        """From the lines of `predictions.jsonl`."""
-        answers = {name: [line["answers"][name] for line in lines] for name in (TUNED, rival)}
-        statistics = paired_statistics(lookup(metric), answers, [line["reference"] for line in lines])
-        return cls(lookup(metric), rival, statistics, np.array([line["unit"] for line in lines]), seed)
+        """From the lines of `predictions.jsonl`; `metric` as `metrics.lookup` takes it."""
+        chosen = lookup(metric)
+        statistics = line_statistics(chosen, lines, (TUNED, rival))
+        return cls(chosen, rival, statistics, np.array([line["unit"] for line in lines]), seed)
 
     def values(self, rows: IntArray) -> tuple[float, float]:
         """The metric of tuned and of the rival on some rows."""
-        tuned, rival = (self.metric.value(self.statistics[name][rows].sum(axis=0)) for name in (TUNED, self.rival))
-        return float(tuned), float(rival)
+        tuned, rival = (self.metric.of(self.statistics[name][rows]) for name in (TUNED, self.rival))
+        return tuned, rival
 
     def lead(self, rows: IntArray) -> float:
         """How far tuned is ahead on some rows, in the metric's direction."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from pegbox.evaluation.bootstrap import paired_difference
 from pegbox.evaluation.verdict import TUNED
-from pegbox.metrics import FloatArray, lookup, paired_statistics
+from pegbox.metrics import FloatArray, line_statistics, lookup
 
 MOST = 20
 KINDS = BETTER, WORSE, EQUAL = ("tuned better", "tuned worse", "equal")
@@ -49,10 +49,10 @@ class Compared:
 
 
 def compare(lines: Sequence[Mapping[str, Any]], metric: str, rival: str) -> Compared:
-    """The rows of `predictions.jsonl`, tuned against `rival` by `metric`."""
-    scores = row_scores(lines, metric)
-    sign = 1 if lookup(metric).greater_is_better else -1
-    return Compared(metric, scores, sign * paired_difference(scores[TUNED], scores[rival]))
+    """The rows of `predictions.jsonl`, tuned against `rival` by `metric`, as `metrics.lookup` takes it."""
+    scores, chosen = row_scores(lines, metric), lookup(metric)
+    sign = 1 if chosen.greater_is_better else -1
+    return Compared(chosen.name, scores, sign * paired_difference(scores[TUNED], scores[rival]))
 
 
 def most_changed(compared: Compared, seed: int) -> list[int]:
@@ -82,9 +82,8 @@ def right_or_wrong(lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, 
 
 def row_scores(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, FloatArray]:
     """The score [n] of each row by itself, per system."""
-    answers = {name: [line["answers"][name] for line in lines] for name in lines[0]["answers"]}
-    statistics = paired_statistics(lookup(metric), answers, [line["reference"] for line in lines])
-    return {name: lookup(metric).value(rows) for name, rows in statistics.items()}
+    chosen = lookup(metric)
+    return {name: chosen.by_row(rows) for name, rows in line_statistics(chosen, lines).items()}
 
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:

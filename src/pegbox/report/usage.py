@@ -25,7 +25,7 @@ def with_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
         call = f"run.generate({_quoted(ASKED)}, max_new_tokens={recipe.evaluate.max_new_tokens})"
     else:
         roles = _text_roles(receipt) if recipe.task.kind == "classification" else ["prompt"]
-        row = {recipe.data.columns.get(role, role): ASKED for role in roles}
+        row = {recipe.data.column(role): ASKED for role in roles}
         call = f"run.predict([{_quoted(row)}])[0]"
     return f'import pegbox\n\nrun = pegbox.load(".")\nprint({call})'
 

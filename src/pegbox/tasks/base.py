@@ -1,7 +1,10 @@
 """The seam of the tasks. The same object serves training and evaluation.
 
-A task says what a row is (`encode`), which head the model has, what the loss is, how to predict, and by which numbers
-it is judged. The loop knows nothing of all this but `collate` and `update_loss`.
+A task says what a row is (`encode`), which head the model has, what the loss is over (`scored`), how to predict, and by
+which numbers it is judged. The loop knows nothing of all this but `drawn`, `collate` and `update_loss`.
+
+Its life: made from a recipe; `observe` sees all records, `fit` those of train; it encodes, and the model is trained;
+`calibrate` sees the validation records. What these three found out is its `state`, kept in the run's receipt.
 """
 
 from __future__ import annotations
@@ -17,31 +20,60 @@ from transformers import PreTrainedModel
 from pegbox.data.records import Example, Record
 from pegbox.data.render import Renderer
 from pegbox.models.batch import Batch
+from pegbox.recipe import FITTING, Loss, Recipe
+from pegbox.tasks import losses
 
 Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One answer a row, in the user's own terms; how many hung on less than rounding (see models.generation), and how
-    many examples stood in front of each question."""
+    """One answer a row, in the user's own terms.
+
+    `close`: how many hung on less than rounding (see models.generation); `shots`: how many examples stood in front of
+    each question; `probabilities`: of each row the probability of every label, where a system gives them.
+    """
 
     answers: tuple[Any, ...]
     close: int = 0
     shots: int = 0
+    probabilities: tuple[Mapping[str, float], ...] = ()
 
 
 class Task(ABC):
-    """One kind of task; a file and a row in the table. `head` is a key of `models.load.HEADS`."""
+    """One kind of task; a file and a row in the table. `head` is a key of `models.load.HEADS`.
+
+    `heads`: those that the checkpoint brings along (`models.load.heads_of`).
+    """
 
     kind: str
     head: str
     metrics: tuple[str, ...]
-    zero_shot = True  # the untouched model can be asked, with and without examples
+    row_metric = ""  # the metric that can score a single row; empty: the primary one
+    loss_unit = "token"  # what the loss is a mean over
+    trivial_name = "most frequent answer"
+    pipeline_tag = "text-generation"  # the hub's name for what the model does
+    problem_type: str | None = None  # Transformers' name for what a new head's outputs mean
+    criterion: losses.Criterion  # what sums the loss; made by `fit`
     permutes = True  # an answer can be given to another row, so that knowing only the form of answers can be priced
 
-    def __init__(self, renderer: Renderer) -> None:
-        self.renderer = renderer
+    def __init__(self, renderer: Renderer, recipe: Recipe, heads: frozenset[str] = frozenset()) -> None:
+        self.renderer, self.recipe, self.heads = renderer, recipe, heads
+
+    @property
+    def loss_settings(self) -> Loss:
+        """The loss that the recipe asks for; without one the task's own."""
+        return self.recipe.train.loss or FITTING[self.kind][0]()
+
+    @property
+    def zero_shot(self) -> bool:
+        """Whether the untouched model can be asked, with and without examples."""
+        return True
+
+    @property
+    def base_head(self) -> str:
+        """The head with which the untouched model is asked."""
+        return self.head
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -51,8 +83,20 @@ class Task(ABC):
     def observe(self, records: Sequence[Record]) -> None:  # noqa: B027, most tasks have nothing to find out
         """See all records once before any is encoded: label names, which form the rows have. Raises DataError."""
 
+    def fit(self, train: Sequence[Record]) -> None:
+        """See the training records once before training: class weights, scales. Raises RecipeError."""
+        counts = self.label_counts(train)
+        self.criterion = losses.build(self.loss_settings, labels=self.labels, counts=counts, rows=len(train))
+
+    def label_counts(self, train: Sequence[Record]) -> Mapping[str, int]:
+        """How often each label occurs in the training records; empty where there are no labels."""
+        return {}
+
+    def calibrate(self, model: PreTrainedModel, validation: Sequence[Record]) -> None:  # noqa: B027
+        """See the validation records once after training: thresholds, a temperature."""
+
     def state(self) -> dict[str, Any]:
-        """What `observe` found out, for the receipt."""
+        """What was found out, for the receipt."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
@@ -66,9 +110,22 @@ class Task(ABC):
     def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
         """The examples of one micro-batch as tensors."""
 
+    def drawn(self, example: Example, step: int) -> Example:
+        """The example as update `step` (from 0; -1: validation) learns it, where something is drawn anew each time.
+
+        What is drawn depends on the recipe's seed, the step and the row alone, never on how the update is cut.
+        """
+        return example
+
     @abstractmethod
+    def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the loss is over: outputs [N, ...] in at least float32, their targets [N, ...] and weights [N]."""
+
     def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, float]:
         """The loss *summed* over the batch (a scalar with a gradient) and the weight that it sums over."""
+        if not len(batch.places) and not batch.labels.numel():
+            return torch.zeros((), device=batch.input_ids.device, requires_grad=True), 0.0
+        return self.criterion(*self.scored(model, batch))
 
     def update_loss(
         self, model: PreTrainedModel, micro_batches: Sequence[Batch], backward: Callable[[torch.Tensor], None]
@@ -112,6 +169,18 @@ class Task(ABC):
     ) -> Predictions:
         """The model's answers; `shots` are rows of train shown to it first (where `zero_shot`)."""
 
+    def ask(
+        self,
+        model: PreTrainedModel,
+        records: Sequence[Record],
+        *,
+        shots: Sequence[Record],
+        max_new_tokens: int,
+        advance: Advance,
+    ) -> Predictions:
+        """The answers of the untouched model, loaded with `base_head`."""
+        return self.predict(model, records, shots=shots, max_new_tokens=max_new_tokens, advance=advance)
+
     def prompt_length(self, record: Record, shots: Sequence[Record]) -> int:
         """The tokens that the model is given when a row is asked behind the shots."""
         return len(self.encode(record))
@@ -121,11 +190,19 @@ class Task(ABC):
         """The best answers that need no look at the input: majority, mean, most frequent."""
 
     def rivals(
-        self, base: PreTrainedModel, train: Sequence[Record], test: Sequence[Record], seed: int
+        self,
+        base: PreTrainedModel,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        test: Sequence[Record],
+        seed: int,
     ) -> Mapping[str, Predictions]:
-        """Other systems that a fine-tuned model should beat, by their name in the contract."""
+        """Other systems that a fine-tuned model should beat, by their name in the contract.
+
+        They learn from train; what they choose (a regularisation) they choose on validation.
+        """
         return {}
 
     def longest_answer(self, train: Sequence[Example]) -> int:
         """The number of tokens of the longest answer in train; sets `max_new_tokens` where the recipe does not."""
-        return max(sum(weight > 0 for weight in example.loss_weights) for example in train)
+        return 1

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, PlainText, PromptCompletion, Record
 from pegbox.errors import DataError
 from pegbox.tasks.base import Advance, Predictions
-from pegbox.tasks.language import LanguageTask, token_losses
+from pegbox.tasks.language import LanguageTask
 
 SEPARATOR = "\n\n"
 
@@ -96,7 +97,8 @@ class Completion(LanguageTask):
             for record in records:
                 example = self._behind(self.encode(record), shots)
                 batch = self.collate([example], packed=False, share_prefix=False).to(model.device)
-                losses = token_losses(model, batch)
+                logits, targets, _ = self.scored(model, batch)
+                losses = cross_entropy(logits, targets, reduction="none")
                 answers.append({"nll": losses.double().sum().item(), "tokens": len(losses)})
                 advance(1)
         return Predictions(tuple(answers))

@@ -9,31 +9,14 @@ from collections.abc import Sequence
 from statistics import median
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, Record
-from pegbox.models.batch import Batch, learnt_logits, pack, pad
+from pegbox.models.batch import Batch, at_least_float32, learnt_logits, pack, pad
 from pegbox.models.generation import count_close, generate
 from pegbox.tasks.base import Advance, Predictions, Task
 
 SHORT_ANSWER = 50  # characters; answers whose median is at most this are right or wrong as a whole
-
-
-def next_token_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, float]:
-    """Cross-entropy of the learnt tokens, weighted and summed, and the sum of the weights."""
-    weight = batch.weights.sum().item()
-    if weight == 0:
-        return torch.zeros((), device=batch.input_ids.device, requires_grad=True), 0.0
-    losses = token_losses(model, batch)
-    return (losses * batch.weights.to(losses.dtype)).sum(), weight
-
-
-def token_losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The cross-entropy [N] of each learnt token, in at least float32."""
-    logits = learnt_logits(model, batch)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return cross_entropy(logits, batch.targets, reduction="none")
 
 
 class LanguageTask(Task):
@@ -57,9 +40,13 @@ class LanguageTask(Task):
         pad_id = self.renderer.tokenizer.pad_token_id
         return pad(examples, int(pad_id))
 
-    def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, float]:
-        """Next-token cross-entropy over the trained tokens."""
-        return next_token_loss(model, batch)
+    def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The logits [N, V] of the trained tokens, which they are, and their weights."""
+        return at_least_float32(learnt_logits(model, batch)), batch.targets, batch.weights
+
+    def longest_answer(self, train: Sequence[Example]) -> int:
+        """The tokens with a weight, the one that ends an answer among them."""
+        return max(sum(weight > 0 for weight in example.loss_weights) for example in train)
 
     def primary(self, train: Sequence[Record]) -> str:
         """`exact_match` where answers are short or structured, else `chrf`."""

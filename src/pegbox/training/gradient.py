@@ -35,9 +35,10 @@ class Gradient:
     weight: float
 
 
-def micro_batches(task: Task, plan: Plan, examples: Sequence[Example]) -> Iterator[Batch]:
-    """The examples as batches, cut as the plan says."""
+def micro_batches(task: Task, plan: Plan, examples: Sequence[Example], step: int) -> Iterator[Batch]:
+    """The examples as batches, cut as the plan says. `step`: the number of the update, from 0; -1 for validation."""
     shared = plan.prefix if plan.packed and plan.share_prefix else 0
+    examples = [task.drawn(example, step) for example in examples]
     for part in cut(examples, tokens=plan.micro_batch_tokens, rows=plan.micro_batch_rows, shared=shared):
         yield task.collate(part, packed=plan.packed, share_prefix=plan.share_prefix)
 

@@ -127,7 +127,7 @@ def take_update(job: Job, optimizer: torch.optim.Optimizer, step: int) -> Update
     examples = [job.train[row] for row in rows]
     optimizer.zero_grad(set_to_none=True)
     mine = examples[job.ranks.share(len(examples))]
-    batches, limit = list(micro_batches(job, mine)), job.settings.max_grad_norm
+    batches, limit = list(micro_batches(job, mine, step)), job.settings.max_grad_norm
     found = gradient.find_gradient(
         job.model, job.task, batches, _backward, max_grad_norm=limit, ranks=job.ranks, bf16=job.bf16
     )
@@ -150,9 +150,9 @@ def _backward(loss: torch.Tensor) -> None:
     loss.backward()
 
 
-def micro_batches(job: Job, examples: Sequence[Example]) -> Iterator[Batch]:
+def micro_batches(job: Job, examples: Sequence[Example], step: int) -> Iterator[Batch]:
     """The examples as batches on the device, cut as the plan says."""
-    return (batch.to(job.device) for batch in gradient.micro_batches(job.task, job.plan, examples))
+    return (batch.to(job.device) for batch in gradient.micro_batches(job.task, job.plan, examples, step))
 
 
 @torch.no_grad()
@@ -162,7 +162,7 @@ def validation_loss(job: Job) -> float:
     total = weight = 0.0
     mine = job.validation[job.ranks.share(len(job.validation))]
     with runtime.autocast(job.device, job.bf16):
-        for batch in micro_batches(job, mine):
+        for batch in micro_batches(job, mine, step=-1):
             part, part_weight = job.task.loss(job.model, batch)
             total, weight = total + part.item(), weight + part_weight
     total, weight = job.ranks.sum(total, weight)

@@ -1,0 +1,61 @@
+"""The tasks that a recipe can ask for: what a row is, and what is learnt of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pegbox.recipe.values import Frozen, Number
+
+
+class Chat(Frozen):
+    """A conversation, rendered by the model's own chat template; the assistant's turns are learnt."""
+
+    kind: Literal["chat"] = "chat"
+
+
+class Completion(Frozen):
+    """Text that goes on: `prompt` -> `completion`, or plain `text` learnt whole. No chat template."""
+
+    kind: Literal["completion"] = "completion"
+
+
+class Classification(Frozen):
+    """One label for a text (or a pair of texts), by a new head on the model."""
+
+    kind: Literal["classification"] = "classification"
+
+
+class Multilabel(Frozen):
+    """Any number of labels for a text (or a pair of texts), each told by itself, by a new head on the model."""
+
+    kind: Literal["multilabel"] = "multilabel"
+
+
+class Regression(Frozen):
+    """One number or several for a text (or a pair of texts), by a new head on the model."""
+
+    kind: Literal["regression"] = "regression"
+
+
+class TokenClassification(Frozen):
+    """A tag for every word: names, places, slots as BIO or BIOES tags, by a new head on the model."""
+
+    kind: Literal["token_classification"] = "token_classification"
+
+
+class MaskedLM(Frozen):
+    """Masked words of plain `text` (Devlin et al. 2018, arXiv 1810.04805): an encoder reads on in your own field."""
+
+    kind: Literal["masked_lm"] = "masked_lm"
+    mlm_probability: Number = Field(
+        default=0.15, gt=0, lt=1, description="share of the tokens that are learnt, drawn anew for every update"
+    )
+
+
+Task = Annotated[
+    Chat | Completion | Classification | Multilabel | Regression | TokenClassification | MaskedLM,
+    Field(discriminator="kind"),
+]
+PROMPTED = ("chat", "completion")  # the tasks whose rows have a place for an instruction

@@ -1,0 +1,119 @@
+"""What the tasks have in common that learn something of a whole text (or a pair of texts) by a new head: K outputs a row.
+
+A new head cannot answer zero-shot, so the rivals learn as well: on bags of words, and on the untouched model's features.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from pegbox.data.records import Example, LabelledText, LabelSetText, Record, ScoredText, WholeText
+from pegbox.models.batch import Batch, at_least_float32, hidden_states, pack, pad, whole_text_logits
+from pegbox.tasks.base import Advance, Task
+
+ROWS_AT_ONCE = 64
+BETWEEN = "\n\n"  # the texts of a pair, where the tokenizer has no token of its own to put between them
+
+
+class WholeTextTask(Task):
+    """A task of which a row is a text, or a pair, and what is to be said of it."""
+
+    head = "sequence_classification"
+    loss_unit = "row"
+    pipeline_tag = "text-classification"
+    _pairs = False
+
+    @property
+    def zero_shot(self) -> bool:
+        """A new head knows nothing yet."""
+        return False
+
+    def observe(self, records: Sequence[Record]) -> None:
+        """Find out whether texts come in pairs."""
+        self._pairs = any(whole_text(record).text_pair is not None for record in records)
+
+    @abstractmethod
+    def targets(self, record: Record) -> tuple[float, ...]:
+        """What is learnt of a row: one number an output, or the index of a class."""
+
+    def encode(self, record: Record) -> Example:
+        """The text (and its pair) as the tokenizer serves it. Raises ValueError for a text that ends in its midst."""
+        content, tokenizer = whole_text(record), self.renderer.tokenizer
+        texts = (content.text,) if content.text_pair is None else (content.text, content.text_pair)
+        if tokenizer.num_special_tokens_to_add(pair=True) == tokenizer.num_special_tokens_to_add(pair=False):
+            texts = (BETWEEN.join(texts),)
+        encoded = tokenizer(*texts, truncation=False, verbose=False)
+        ids, types = tuple(encoded["input_ids"]), tuple(encoded.get("token_type_ids", ()))
+        if "seq2seq" in self.heads and ids.count(tokenizer.eos_token_id) != 1:  # which their heads look for
+            raise ValueError(f"the text holds the model's end-of-text token {tokenizer.eos_token!r}")
+        return Example(record.where, ids, targets=self.targets(record), token_type_ids=types)
+
+    def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
+        """Packed into one sequence where the model can, else padded."""
+        if packed:
+            return pack(examples, share_prefix=share_prefix)
+        return pad(examples, int(self.renderer.tokenizer.pad_token_id))
+
+    def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The head's outputs [B, K], the rows' targets, and a weight of one for each row."""
+        outputs = at_least_float32(whole_text_logits(model, batch))
+        return outputs, self.learnt(batch.labels, outputs.dtype), outputs.new_ones(len(outputs))
+
+    def learnt(self, labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The targets as the loss takes them, from `Batch.labels` float64 [B, K]."""
+        return labels.to(dtype)
+
+    def shown(self, record: Record) -> str:
+        """The text, or both."""
+        content = whole_text(record)
+        return content.text if content.text_pair is None else f"{content.text}\n{content.text_pair}"
+
+    def outputs(
+        self, model: PreTrainedModel, records: Sequence[Record], advance: Advance = lambda rows: None
+    ) -> np.ndarray:
+        """float64 [rows, K]: the head's outputs."""
+        return self._rows(records, lambda batch: whole_text_logits(model, batch), model.device, advance)
+
+    def features(self, base: PreTrainedModel, records: Sequence[Record]) -> np.ndarray:
+        """float64 [rows, D]: the mean of the untouched model's last hidden states over a row's real tokens."""
+
+        def mean(batch: Batch) -> torch.Tensor:
+            assert batch.attention_mask is not None
+            real = batch.attention_mask[..., None]
+            hidden = hidden_states(base, batch).unflatten(0, batch.input_ids.shape)
+            pooled: torch.Tensor = (hidden * real).sum(1) / real.sum(1)
+            return pooled
+
+        return self._rows(records, mean, base.device, lambda rows: None)
+
+    def _rows(
+        self,
+        records: Sequence[Record],
+        run: Callable[[Batch], torch.Tensor],
+        device: torch.device,
+        advance: Advance,
+    ) -> np.ndarray:
+        """float64 [rows, width] of `run` on padded batches of rows of like length, in the order of the records."""
+        examples = [self.encode(record) for record in records]
+        order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
+        out: list[np.ndarray] = [np.empty(0)] * len(examples)
+        with torch.inference_mode():
+            for start in range(0, len(order), ROWS_AT_ONCE):
+                chosen = order[start : start + ROWS_AT_ONCE]
+                batch = self.collate([examples[i] for i in chosen], packed=False, share_prefix=False)
+                values = run(batch.to(device)).double().cpu().numpy()
+                for index, row in zip(chosen, values, strict=True):
+                    out[index] = row
+                advance(len(chosen))
+        return np.stack(out)
+
+
+def whole_text(record: Record) -> WholeText:
+    """The record's content."""
+    assert isinstance(record.content, LabelledText | LabelSetText | ScoredText)
+    return record.content
