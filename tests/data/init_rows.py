@@ -89,6 +89,23 @@ def answered(draw: random.Random, number: int) -> dict[str, Any]:
     return {"question": f"{sentence(draw)} {number}?", "answer": sentence(draw, 2), "source_file": f"faq{number}.md"}
 
 
+def flagged(draw: random.Random, number: int) -> dict[str, Any]:
+    return {
+        "comment": f"{sentence(draw)} {number}",
+        "toxic": number % 2,
+        "rude": number // 2 % 2,
+        "spam": number % 3 % 2,
+    }
+
+
+def scored(draw: random.Random, number: int) -> dict[str, Any]:
+    return {"sentence1": sentence(draw), "sentence2": sentence(draw), "score": draw.random() * 5}
+
+
+def genres(draw: random.Random, number: int) -> dict[str, Any]:
+    return {"plot": f"{sentence(draw)} {number}", "genres": ["war", "love"][: 1 + number % 2]}
+
+
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)

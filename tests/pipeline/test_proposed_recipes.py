@@ -21,7 +21,9 @@ ROWS = 75
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     causal = causal_folder(tmp_path_factory.mktemp("causal"))
     encoder = encoder_folder(tmp_path_factory.mktemp("encoder"))
-    return {"chat": causal, "completion": causal, "classification": encoder}
+    return {"chat": causal, "completion": causal} | dict.fromkeys(
+        ("classification", "multilabel", "regression", "token_classification"), encoder
+    )
 
 
 TRAINABLE: dict[str, tuple[str, Callable[[Path], str]]] = {
@@ -34,6 +36,10 @@ TRAINABLE: dict[str, tuple[str, Callable[[Path], str]]] = {
     "translations": ("chat", lambda d: write_table(d / "rows.csv", made(ROWS, files.translated))),
     "plain text": ("completion", lambda d: write_text(d / "rows.txt", ROWS)),
     "Parquet": ("chat", lambda d: write_parquet(d / "rows.parquet", made(ROWS, files.answered))),
+    "tags": ("token_classification", lambda d: write_jsonl(d / "rows.jsonl", made(ROWS, files.tagged))),
+    "scores of pairs": ("regression", lambda d: write_table(d / "rows.csv", made(ROWS, files.scored))),
+    "lists of labels": ("multilabel", lambda d: write_jsonl(d / "rows.jsonl", made(ROWS, files.genres))),
+    "columns of 0 and 1": ("multilabel", lambda d: write_table(d / "rows.csv", made(ROWS, files.flagged))),
     "a dozen rows": ("chat", lambda d: write_jsonl(d / "rows.jsonl", made(12, files.answered))),
     "a dozen labels": ("classification", lambda d: write_jsonl(d / "rows.jsonl", made(12, files.ticket))),
 }
@@ -52,6 +58,8 @@ def test_a_proposed_recipe_is_trained_unedited(tmp_path: Path, models: dict[str,
     if proposal.settings.test_units < 30:
         assert run.verdict == "not shown" and any("too few for a verdict" in line for line in proposal.unknown)
     asked = {
-        name: value for name, value in read_all([data])[0].values.items() if name not in ("output", "answer", "label")
+        name: value
+        for name, value in read_all([data])[0].values.items()
+        if name not in ("output", "answer", "label", "ner_tags", "score", "genres", "toxic", "rude", "spam")
     }
     assert len(run.predict([asked])) == 1

@@ -30,7 +30,7 @@ def proposed(folder: Path, rows: Rows, name: str = "rows.jsonl") -> Proposal:
 
 # ---- unlike files ----------------------------------------------------------------------------------------------------
 
-UNLIKE: dict[str, tuple[Callable[[Path], str], str, dict[str, str], str]] = {
+UNLIKE: dict[str, tuple[Callable[[Path], str], str, dict[str, str | tuple[str, ...]], str]] = {
     "chat": (lambda d: write_jsonl(d / "rows.jsonl", made(90, files.chat)), "chat", {}, "sure"),
     "ShareGPT": (lambda d: write_jsonl(d / "rows.jsonl", made(90, files.share_gpt)), "chat", {}, "sure"),
     "Alpaca": (lambda d: write_jsonl(d / "rows.jsonl", made(90, files.alpaca)), "chat", {}, "sure"),
@@ -67,6 +67,30 @@ UNLIKE: dict[str, tuple[Callable[[Path], str], str, dict[str, str], str]] = {
         {"text": "review", "label": "stars"},
         "sure",
     ),
+    "tags": (
+        lambda d: write_jsonl(d / "rows.jsonl", made(90, files.tagged)),
+        "token_classification",
+        {"tags": "ner_tags"},
+        "sure",
+    ),
+    "scores of pairs": (
+        lambda d: write_table(d / "rows.csv", made(90, files.scored)),
+        "regression",
+        {"text": "sentence1", "text_pair": "sentence2"},
+        "likely",
+    ),
+    "lists of labels": (
+        lambda d: write_jsonl(d / "rows.jsonl", made(90, files.genres)),
+        "multilabel",
+        {"text": "plot", "labels": "genres"},
+        "likely",
+    ),
+    "columns of 0 and 1": (
+        lambda d: write_table(d / "rows.csv", made(90, files.flagged)),
+        "multilabel",
+        {"text": "comment", "labels": ("rude", "spam", "toxic")},
+        "likely",
+    ),
 }
 
 
@@ -86,28 +110,7 @@ def tokens_in_csv(draw: random.Random, number: int) -> dict[str, Any]:
     return {name: str(value) for name, value in row.items()}
 
 
-def flagged(draw: random.Random, number: int) -> dict[str, Any]:
-    return {
-        "comment": f"{sentence(draw)} {number}",
-        "toxic": number % 2,
-        "rude": number // 2 % 2,
-        "spam": number % 3 % 2,
-    }
-
-
-def scored(draw: random.Random, number: int) -> dict[str, Any]:
-    return {"sentence1": sentence(draw), "sentence2": sentence(draw), "score": draw.random() * 5}
-
-
 NOT_TRAINABLE: dict[str, tuple[str, Callable[[random.Random, int], dict[str, Any]], tuple[str, ...]]] = {
-    "tags": ("token_classification", files.tagged, ("tokens: 'tokens'", "tags: 'ner_tags'")),
-    "scores": ("regression", scored, ("text_pair: 'sentence2'", "score: 'score'")),
-    "lists of labels": (
-        "multilabel",
-        lambda draw, n: {"plot": f"{sentence(draw)} {n}", "genres": ["war", "love"][: 1 + n % 2]},
-        ("text: 'plot'", "labels: 'genres'"),
-    ),
-    "columns of 0 and 1": ("multilabel", flagged, ("text: 'comment'", "'rude', 'spam', 'toxic'")),
     "chosen and rejected": (
         "preference",
         lambda draw, n: {"prompt": f"{sentence(draw)} {n}", "chosen": sentence(draw), "rejected": sentence(draw)},
@@ -286,3 +289,13 @@ def test_several_files_are_looked_at_alike(tmp_path: Path, monkeypatch: pytest.M
     assert any("'test.jsonl' is meant to be set aside" in line for line in proposal.unknown)
     (tmp_path / "recipe.yaml").write_text(proposal.to_yaml(tmp_path), encoding="utf-8")
     assert load(tmp_path / "recipe.yaml").data.train == tuple(given)
+
+
+def test_a_column_about_people_is_offered_for_fairness(tmp_path: Path) -> None:
+    told = [line for line in proposed(tmp_path, made(90, about_people)).unknown if "sensitive_feature" in line]
+    assert len(told) == 1 and "'gender'" in told[0]
+    assert not any("sensitive_feature" in line for line in proposed(tmp_path, made(90, files.ticket)).unknown)
+
+
+def about_people(draw: random.Random, number: int) -> dict[str, Any]:
+    return files.ticket(draw, number) | {"gender": draw.choice(["f", "m", "x"])}

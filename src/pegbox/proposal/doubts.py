@@ -11,6 +11,7 @@ from pegbox.proposal import names
 from pegbox.proposal.columns import Column, listed, shown
 from pegbox.proposal.guess import Guess, find
 from pegbox.proposal.settings import UNITS, Settings
+from pegbox.recipe import PROMPTED
 
 LONG = 1500  # characters, from where on a text may not fit an encoder of 512 tokens
 
@@ -23,7 +24,7 @@ def group_of(guess: Guess, columns: Sequence[Column]) -> Column | None:
 
 def instruction_of(guess: Guess, columns: Sequence[Column]) -> str | None:
     """What a column says that is the same in every row, where it reads like an instruction."""
-    if guess.kind == "classification" or "prompt" not in guess.roles:
+    if guess.kind not in PROMPTED or "prompt" not in guess.roles:
         return None
     rest = [column for column in columns if column.name not in guess.reads and column.is_constant and column.all(str)]
     said = find(rest, ("instruction", "system", "system_prompt"))
@@ -55,6 +56,8 @@ def unknown(
         yield f"what could matter and is not used: {listed(column.name for column in doubtful)}"
     if group is not None:
         yield f"whether the rows of one {shown(group.name)} ({group.distinct} different) belong together: data.columns.group"
+    if (about := find(rest, names.SENSITIVE)) is not None and 1 < about.distinct < len(about.values) / 10:
+        yield f"whether it serves every {shown(about.name)} alike: data.columns.sensitive_feature tells the groups apart"
     if instruction_of(guess, columns) is not None:
         yield "whether the model shall be told what a column says in every row: data.instruction"
     yield from _answers(guess, records)
@@ -87,7 +90,7 @@ def _sizes(guess: Guess, records: Sequence[Record], settings: Settings, complete
     elif settings.test_units < 2 * UNITS:
         yield f"small differences: {settings.test_units} test rows show large ones only"
     longest = max(len(parts(record.content)[0]) for record in records)
-    if guess.kind == "classification" and longest > LONG:
+    if guess.kind not in PROMPTED and longest > LONG:
         yield (
             f"whether the longest text ({longest} characters) fits the model: `pegbox check` counts tokens, and "
             "data.truncation: drop leaves out what does not fit"

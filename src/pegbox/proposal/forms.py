@@ -81,7 +81,7 @@ def several_labels(columns: Columns) -> Guess | None:
     if len(flags) < 3:
         return None
     why = f"{listed(flags)} say yes or no of each {shown(text.name)}"
-    return Guess("multilabel", "likely", (why,), {"text": text.name}, tuple(flags))
+    return Guess("multilabel", "likely", (why,), {"text": text.name, "labels": tuple(flags)})
 
 
 def matching(columns: Columns) -> Guess | None:

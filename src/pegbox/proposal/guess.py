@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from pegbox.proposal import names
@@ -15,19 +16,20 @@ Columns = Sequence[Column]
 
 @dataclass(frozen=True)
 class Guess:
-    """A task and its columns. `roles`: role -> column; `others`: columns that are read by their names as well."""
+    """A task and its columns. `roles`: role -> column, or several; `others`: columns that are read by their names as well."""
 
     kind: str
     sureness: Sureness
     reasons: tuple[str, ...]
-    roles: Mapping[str, str]
+    roles: Mapping[str, str | tuple[str, ...]]
     others: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
     @property
     def reads(self) -> frozenset[str]:
         """Every column that is read."""
-        return frozenset((*self.roles.values(), *self.others))
+        alone = ((column,) if isinstance(column, str) else column for column in self.roles.values())
+        return frozenset((*chain.from_iterable(alone), *self.others))
 
 
 def find(columns: Columns, wanted: Iterable[str]) -> Column | None:

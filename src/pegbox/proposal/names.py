@@ -137,6 +137,18 @@ GROUP = (
     "speaker",
     "patient",
 )
+SENSITIVE = (
+    "gender",
+    "sex",
+    "race",
+    "ethnicity",
+    "age_group",
+    "religion",
+    "nationality",
+    "country",
+    "region",
+    "dialect",
+)
 LISTS = ("messages", "conversations", "tokens", "words", *TAGS)  # columns that hold lists
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")  # names of files that are set aside
 

@@ -36,9 +36,6 @@ GENERATING = ("chat", "completion", "preference")
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "preference": "train on the better answers: `task: chat` with `data.columns: {prompt: ..., completion: chosen}`",
-        "token_classification": "write rows {prompt: the sentence, completion: its entities as JSON}, and `task: chat`",
-        "multilabel": "make a file for each label, with text and yes or no as its label, and `task: classification`",
-        "regression": "put the numbers into a few bands (low, middle, high) as label, and `task: classification`",
         "embedding": "write pairs of texts with a label that says whether they match, and `task: classification`",
     }
 )
@@ -174,11 +171,14 @@ def _records(guess: Guess, looked: Looked) -> tuple[Record, ...]:
 
 
 def _plan(guess: Guess) -> str:
-    roles = ", ".join(f"{role}: {shown(column)}" for role, column in guess.roles.items())
+    roles = ", ".join(
+        f"{role}: {shown(column) if isinstance(column, str) else f'[{listed(column)}]'}"
+        for role, column in guess.roles.items()
+    )
     return f"task: {guess.kind}" + (f" with columns {{{roles}}}" if roles else "")
 
 
-def _reads_only(guess: Guess, row: Row, columns: Mapping[str, str], record: Record) -> bool:
+def _reads_only(guess: Guess, row: Row, columns: Mapping[str, str | tuple[str, ...]], record: Record) -> bool:
     """True where the row says the same without the columns that the proposal does not mean."""
     alone = Row(row.where, {name: value for name, value in row.values.items() if name in guess.reads})
     try:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from pegbox.proposal.guess import Sureness
 from pegbox.proposal.settings import Settings
-from pegbox.recipe import Data, Evaluate, Lora, Model, Task, Train
+from pegbox.recipe import PROMPTED, Data, Evaluate, Lora, Model, Task, Train
 
 PLAIN = re.compile(r"[A-Za-z][\w-]*(?:[./][\w-]+)*", re.ASCII)
 WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")  # which YAML 1.1 takes for something else
@@ -38,7 +38,7 @@ class Proposal:
     """
 
     task: str
-    columns: Mapping[str, str]
+    columns: Mapping[str, str | tuple[str, ...]]
     model: str
     files: tuple[str, ...]
     rows: int
@@ -95,7 +95,7 @@ class Proposal:
         elif offered:
             lines += ["  # columns:", f"  #   group: {offered}"]
         done = {"train", "validation", "test", "columns"}
-        if self.task == "classification":  # where an instruction would be an error
+        if self.task not in PROMPTED:  # where an instruction would be an error
             done |= {"instruction"}
         if self.instruction is not None:
             done |= {"instruction"}
@@ -112,6 +112,8 @@ def _value(value: Any) -> str:
         if PLAIN.fullmatch(value) and value.casefold() not in WORDS:
             return value
         return yaml.safe_dump(value, default_style='"', allow_unicode=True, width=10**9).rstrip("\n")
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value)
 
 

@@ -67,7 +67,7 @@ def labelled_first(columns: Columns) -> Guess | None:
     """As above where the label's name leaves no doubt: before questions and answers, which may be labelled as pairs."""
     found = labelled_by_name(columns)
     label = found.roles.get("label") if found else None
-    return found if label is not None and label.casefold() in names.SURELY_LABEL else None
+    return found if isinstance(label, str) and label.casefold() in names.SURELY_LABEL else None
 
 
 def _scored(columns: Columns, named: Columns) -> Guess | None:

@@ -5,6 +5,7 @@ from pegbox.recipe.losses import FITTING, MAE, MSE, BinaryCrossEntropy, CrossEnt
 from pegbox.recipe.own import is_own, load_own, own_files
 from pegbox.recipe.schema import Data, Evaluate, Full, Lora, Method, Model, Recipe, Train
 from pegbox.recipe.tasks import (
+    PROMPTED,
     Chat,
     Classification,
     Completion,
@@ -19,6 +20,7 @@ __all__ = [
     "FITTING",
     "MAE",
     "MSE",
+    "PROMPTED",
     "BinaryCrossEntropy",
     "Chat",
     "Classification",

@@ -20,8 +20,8 @@ from pegbox.data.splits import SPLITS
 from pegbox.evaluation.verdict import TUNED
 from pegbox.recipe import Lora, Recipe
 from pegbox.report import wording
+from pegbox.tasks import TASKS
 
-PIPELINE_TAGS = {"classification": "text-classification"}
 # the identifiers that the hub takes for `license`, by its documentation of August 2026
 LICENCES = """
     afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
@@ -69,7 +69,7 @@ def is_on_hub(receipt: Mapping[str, Any]) -> bool:
 
 
 def _pipeline_tag(recipe: Recipe) -> str:
-    return PIPELINE_TAGS.get(recipe.task.kind, "text-generation")
+    return TASKS[recipe.task.kind].pipeline_tag
 
 
 def _licence(known: Mapping[str, str] | None) -> dict[str, str]:

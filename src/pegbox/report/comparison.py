@@ -17,6 +17,7 @@ from pegbox.evaluation.verdict import MINIMUM_UNITS
 from pegbox.report import answers, comparison_pictures, wording
 from pegbox.report.page import render
 from pegbox.report.rows import short_ids
+from pegbox.tasks import TASKS
 
 Found = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ def comparison_page(found: Found) -> str:
         about=f"{len(runs)} runs · {found['task']} · {wording.size(found)}",
         warnings=[told["message"] for told in found["notes"] if told["severity"] == "warning"],
         notes=[told["message"] for told in found["notes"] if told["severity"] != "warning"],
-        runs_picture=comparison_pictures.runs(runs, primary),
+        runs_picture=comparison_pictures.runs(runs, primary, wording.scale(primary, found)),
         leads_picture=comparison_pictures.leads(found["differences"], runs[0]["name"], primary),
         first=runs[0]["name"],
         metrics=_metrics(found),
@@ -129,7 +130,7 @@ def _metrics(found: Found) -> dict[str, Any]:
         }
         for run in found["runs"]
     ]
-    return {"heads": [(wording.metric_name(m), wording.scale(m)) for m in metrics], "rows": table}
+    return {"heads": [(wording.metric_name(m), wording.scale(m, found)) for m in metrics], "rows": table}
 
 
 def _differences(found: Found) -> list[dict[str, Any]]:
@@ -166,7 +167,7 @@ def _value(value: Any) -> str:
 
 def _unit(found: Found) -> str:
     """What a loss is a mean over."""
-    return "row" if found["task"] == "classification" else "token"
+    return TASKS[found["task"].split(", ")[0]].loss_unit
 
 
 def _losses(run: Found) -> str:

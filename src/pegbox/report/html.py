@@ -16,6 +16,7 @@ from pegbox.report import breakdown, facts, pictures, results, rows, usage, word
 from pegbox.report.answers import Reader
 from pegbox.report.page import as_data, render
 from pegbox.runs.folder import RunFolder
+from pegbox.tasks import TASKS
 
 
 def report(folder: RunFolder, recipe: Recipe) -> str:
@@ -24,7 +25,7 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
     names = wording.system_names(evaluation, receipt)
     log, lines = list(folder.read_lines("metrics.jsonl")), list(folder.read_lines("predictions.jsonl"))
     groups = {line["id"]: line["group"] for line in folder.read_lines("splits.jsonl")}
-    unit = "row" if recipe.task.kind == "classification" else "token"
+    unit = TASKS[recipe.task.kind].loss_unit
     reader = Reader.of(lines, evaluation, names)
     changed = rows.most_changed(reader.compared, recipe.seed)
     return render(

@@ -19,6 +19,7 @@ import numpy as np
 from pegbox.evaluation.bootstrap import paired_difference
 from pegbox.evaluation.verdict import TUNED
 from pegbox.metrics import FloatArray, line_statistics, lookup
+from pegbox.tasks import TASKS
 
 MOST = 20
 KINDS = BETTER, WORSE, EQUAL = ("tuned better", "tuned worse", "equal")
@@ -68,16 +69,17 @@ def most_changed(compared: Compared, seed: int) -> list[int]:
 
 
 def row_metric(evaluation: Mapping[str, Any]) -> str:
-    """The metric that can score one row: of a label, whether it is right; else the primary."""
-    return "accuracy" if evaluation["task"] == "classification" else str(evaluation["primary"])
+    """The metric that can score one row: the task's own (of a label, whether it is right), else the primary."""
+    return TASKS[evaluation["task"]].row_metric or str(evaluation["primary"])
 
 
 def right_or_wrong(lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]) -> list[bool] | None:
-    """Whether tuned's answer to each row is the right one; None where the text itself is the target."""
-    if evaluation["primary"] == "perplexity":
+    """Whether tuned's answer to each row is the right one; None where answers are numbers, or the text is the target."""
+    if evaluation["primary"] == "perplexity" or TASKS[evaluation["task"]].loss_unit == "value":
         return None
-    metric = "accuracy" if evaluation["task"] == "classification" else "exact_match"
-    return [bool(score) for score in row_scores(lines, metric)[TUNED]]
+    if TASKS[evaluation["task"]].row_metric:
+        return [line["answers"][TUNED] == line["reference"] for line in lines]
+    return [bool(score) for score in row_scores(lines, "exact_match")[TUNED]]
 
 
 def row_scores(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, FloatArray]:

@@ -11,30 +11,52 @@ from typing import Any
 
 from pegbox.evaluation.bootstrap import RESAMPLES
 from pegbox.evaluation.verdict import BASE, FEW_SHOT, MINIMUM_UNITS, TRIVIAL, TUNED
-from pegbox.metrics import lookup
+from pegbox.metrics import METRICS, Metric, lookup, reference_of
+from pegbox.tasks import TASKS
 
 SHARES = ("exact_match", "accuracy")
 OF_A_HUNDRED = ("bleu", "chrf")
+OF_NUMBERS = ("mse", "rmse", "mae")  # errors on the scale of the user's own numbers, be these large or small
 METRIC_NAMES = {
+    "auroc": "AUROC",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "f1": "span F1",
     "f1_macro": "macro F1",
     "f1_weighted": "weighted F1",
+    "mae": "mean absolute error",
     "matthews_correlation": "Matthews correlation",
+    "mse": "mean squared error",
+    "pearson": "Pearson correlation",
+    "precision": "span precision",
+    "r2": "R²",
+    "recall": "span recall",
+    "rmse": "RMSE",
+    "spearman": "Spearman correlation",
     "token_f1": "token F1",
 }
 SCALES = {
     "accuracy": "share of rows",
+    "auroc": "0 to 1, 0.5 by chance",
     "bleu": "0 to 100",
     "chrf": "0 to 100",
     "exact_match": "share of rows",
+    "mae": "in the unit of the numbers",
     "matthews_correlation": "-1 to 1",
+    "mse": "in the squared unit of the numbers",
+    "pearson": "-1 to 1",
     "perplexity": "from 1 on",
+    "r2": "up to 1, 0 for always the mean",
+    "rmse": "in the unit of the numbers",
+    "spearman": "-1 to 1",
 }
 CLAIMS = {
     "accuracy": "labels {value} of the test rows correctly",
     "exact_match": "answers {value} of the test rows exactly",
+    "f1": "finds the entities of the test rows with an F1 of {value}",
+    "mae": "is off by {value} on average on the test rows",
     "perplexity": "has a perplexity of {value} on the test texts",
+    "rmse": "is off by {value} (root mean square) on the test rows",
 }
 
 
@@ -43,10 +65,16 @@ def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
-def scale(metric: str) -> str:
+def metric_of(results: Mapping[str, Any], metric: str) -> Metric:
+    """The metric that `evaluation.json` or a comparison calls by that name."""
+    return lookup(reference_of(results, metric))
+
+
+def scale(metric: str, results: Mapping[str, Any]) -> str:
     """What a metric's numbers mean, and which way is better."""
-    direction = "higher" if lookup(metric).greater_is_better else "lower"
-    return f"{SCALES.get(metric, '0 to 1')}; {direction} is better"
+    direction = "higher" if metric_of(results, metric).greater_is_better else "lower"
+    meaning = SCALES.get(metric, "0 to 1" if metric in METRICS else "a metric of your own")
+    return f"{meaning}; {direction} is better"
 
 
 def number(value: float | None, metric: str) -> str:
@@ -60,7 +88,7 @@ def _digits(value: float, metric: str) -> str:
     """The number alone: per cent with at most one decimal, and never a negative zero."""
     if metric in SHARES:
         return f"{round(100 * value, 1) + 0.0:.1f}".removesuffix(".0")
-    if abs(value) >= 1e6:
+    if abs(value) >= 1e6 or (metric in OF_NUMBERS and 0 < abs(value) < 0.01):
         return f"{value:.3g}"
     decimals = 1 if metric in OF_A_HUNDRED or abs(value) >= 10 else 3
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
@@ -107,7 +135,7 @@ def p_equals(value: float) -> str:
 def system_names(evaluation: Mapping[str, Any], receipt: Mapping[str, Any]) -> dict[str, str]:
     """The name of every system of the evaluation; each can follow "the"."""
     shots = receipt["shots"]
-    trivial = {"classification": "most frequent label"}.get(evaluation["task"], "most frequent answer")
+    trivial = TASKS[evaluation["task"]].trivial_name
     known = {
         TUNED: "tuned model",
         BASE: "untouched model",
@@ -134,7 +162,7 @@ EXPLANATIONS = {
 def ranked(evaluation: Mapping[str, Any]) -> list[str]:
     """The systems: tuned first, then its rivals from the best to the worst; one without a finite value is last."""
     metric = evaluation["primary"]
-    sign = -1.0 if lookup(metric).greater_is_better else 1.0
+    sign = -1.0 if metric_of(evaluation, metric).greater_is_better else 1.0
 
     def place(system: str) -> tuple[bool, bool, float]:
         value = evaluation["systems"][system][metric]["value"]
@@ -162,7 +190,7 @@ def headline(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     metric = evaluation["primary"]
     values = {system: number(found[metric]["value"], metric) for system, found in evaluation["systems"].items()}
     claim = CLAIMS.get(metric, "scores {value} in " + metric_name(metric)).format(value=values[TUNED])
-    lower = "" if lookup(metric).greater_is_better else " (lower is better)"
+    lower = "" if metric_of(evaluation, metric).greater_is_better else " (lower is better)"
     rival = deciding(evaluation)["against"]
     role = "" if evaluation["verdict"] == "worse" or evaluation["prompting_is_as_good"] else "the closest alternative, "
     return f"{_lead(evaluation)} the tuned model {claim}; {role}the {names[rival]}, {values[rival]}{lower}."
