@@ -18,6 +18,7 @@ from rich.text import Text
 from pegbox.cli.conversation import Conversation, printable
 from pegbox.errors import DataError, PegboxError
 from pegbox.finished import Run
+from pegbox.tasks import TASKS
 
 SIDE_BY_SIDE = 100  # columns of a terminal from which on two answers stand beside each other
 
@@ -141,7 +142,7 @@ class Command:
     usage: str
     does: str
     do: Callable[[Conversation, str], None]
-    kinds: tuple[str, ...] = ("chat", "completion", "classification")
+    kinds: tuple[str, ...] = tuple(TASKS)
 
 
 COMMANDS: Mapping[str, Command] = {

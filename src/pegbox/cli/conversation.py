@@ -16,7 +16,8 @@ from rich.text import Text
 from pegbox.data.records import Row
 from pegbox.finished import Run
 from pegbox.models.generation import Kept
-from pegbox.tasks.classification import Classification
+from pegbox.report.answers import written
+from pegbox.tasks.language import LanguageTask
 
 BEST = 3  # labels shown
 
@@ -49,10 +50,10 @@ class Conversation:
         """Answer what was typed; for a completion every space of it counts."""
         if not text.strip():
             return
-        if isinstance(self.run.task, Classification):
-            self._label(self.run.task, text.strip())
-        else:
+        if isinstance(self.run.task, LanguageTask):
             self._question(text if self.kind == "completion" else text.strip())
+        else:
+            self._judge(text.strip())
 
     def messages(self) -> list[Message]:
         """The whole conversation, behind the system message."""
@@ -119,14 +120,19 @@ class Conversation:
                 f" that the model takes: it no longer sees the {dropped} oldest messages ({self.forgotten} in all)"
             )
 
-    def _label(self, task: Classification, text: str) -> None:
-        """Write the likeliest labels with their probabilities."""
-        column = self.run.recipe.data.column("text")
-        record = self.run.task_record(Row("the text", {column: text}))
-        shares = task.probabilities(self.run.model, [record])[0]
-        best = sorted(zip(task.labels, shares.tolist(), strict=True), key=lambda label: -label[1])[:BEST]
-        first, *others = [f"{printable(label)} {share:.3f}" for label, share in best]
-        self.console.print(Text.assemble((first, "bold"), *((f"  {other}", "dim") for other in others)))
+    def _judge(self, text: str) -> None:
+        """Write what the model says of a text: its answer, or the likeliest labels with their probabilities."""
+        values = {self.run.recipe.data.column(role): value for role, value in self.run.task.typed(text).items()}
+        record = self.run.task_record(Row("the text", values))
+        given = self.run.answers([record], lambda rows: None)
+        answer = given.answers[0]
+        if not given.probabilities:
+            self.console.print(Text(printable(written(answer)), "bold"))
+            return
+        best = sorted(given.probabilities[0].items(), key=lambda label: -label[1])[:BEST]
+        chosen = [answer] if isinstance(answer, str) else answer
+        told = [(f"{printable(name)} {share:.3f}", "bold" if name in chosen else "dim") for name, share in best]
+        self.console.print(Text("  ").join(Text(*label) for label in told))
 
 
 def printable(text: str) -> str:

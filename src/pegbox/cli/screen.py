@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -154,9 +154,9 @@ def verified(found: Mapping[str, Any]) -> None:
 
 
 def demo(run: Run, commands: Sequence[Asked]) -> None:
-    """A dozen commands before and after (evenly spaced through the file, not chosen by score), the table, the verdict."""
+    """A dozen commands before and after, the table, the verdict."""
     console = Console(soft_wrap=True)
-    for command in commands[:: max(1, len(commands) // DOZEN)][:DOZEN]:
+    for command in _dozen(commands):
         answers = command.line["answers"]
         console.print(f"[bold]{escape(command.line['input'])}[/bold]")
         console.print(f"  before  {escape(_short(answers['base']))}", style="dim")
@@ -167,6 +167,27 @@ def demo(run: Run, commands: Sequence[Asked]) -> None:
     for label, unseen in (("all names seen in training", False), ("a name never seen in training", True)):
         right = [command.right for command in commands if command.unseen_names is unseen]
         console.print(f"exact answers, {label}: {sum(right)} of {len(right)}")
+
+
+def reviews(run: Run, lines: Sequence[Mapping[str, Any]]) -> None:
+    """A dozen sentences, what a bag of words and the tuned model make of them; the table, the verdict."""
+    console = Console(soft_wrap=True)
+    for line in _dozen(lines):
+        console.print(f"[bold]{escape(line['input'])}[/bold]")
+        for name, told in (("bag_of_words", "bag of words"), ("tuned", "after")):
+            said = line["answers"][name]
+            sure = line["probabilities"][name][said]
+            colour = "green" if said == line["reference"] else "red"
+            console.print(f"  {told:13} {escape(said)} ({sure:.0%})", style=colour if name == "tuned" else "dim")
+    verdict(run)
+
+
+Shown = TypeVar("Shown")
+
+
+def _dozen(rows: Sequence[Shown]) -> Sequence[Shown]:
+    """Twelve, evenly spaced through the file, not chosen by score."""
+    return rows[:: max(1, len(rows) // DOZEN)][:DOZEN]
 
 
 def _short(text: str) -> str:

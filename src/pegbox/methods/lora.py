@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from pegbox.errors import RecipeError
 from pegbox.kernels.linear import FastLinear, applies
 from pegbox.kernels.lora import lora_linear
-from pegbox.models.load import is_head, output_layer
+from pegbox.models.heads import head_weights, is_head, output_layer
 from pegbox.recipe import Lora
 
 LEARNING_RATE = 2e-4
@@ -83,13 +83,39 @@ def alpha(settings: Lora) -> float:
 
 def new_heads(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The modules between the base model and a task's answer, which learn whole (PEFT's `modules_to_save`), by name."""
+    return {name: part for name, part in _new_parts(model) if isinstance(part, nn.Module)}
+
+
+def loose_weights(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """Weights of new heads beside a tied one, which no such module can hold: the bias of an output layer, by name."""
+    found = [(name, part) for name, part in _new_parts(model) if isinstance(part, nn.Parameter)]
+    once = {id(weight): name for name, weight in reversed(found)}  # of a bias with two names the first
+    return {name: weight for name, weight in found if once[id(weight)] == name}
+
+
+def _new_parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """What is new and learns, in as large parts as can be.
+
+    The output layer of an encoder is tied to its embeddings: that weight is the base model's, stays as it is, and is
+    saved nowhere else (INVARIANTS 20, 21), so the parts beside it are taken.
+    """
     inside = ((f"{model.base_model_prefix}.{name}", child) for name, child in model.base_model.named_children())
-    children = dict((*model.named_children(), *inside))
-    return {name: child for name, child in children.items() if is_head(model, name) and _has_weights(child)}
+    own = {id(weight) for weight in head_weights(model).values()}
+    for name, child in dict((*model.named_children(), *inside)).items():
+        if is_head(model, name):
+            yield from _own_parts(name, child, own)
 
 
-def _has_weights(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
+def _own_parts(name: str, module: nn.Module, own: set[int]) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """The module where all its weights are among its `own` (ids), else such parts of it."""
+    weights = {id(weight) for weight in module.parameters()}
+    if weights and weights <= own:
+        yield name, module
+    elif weights & own:
+        beside = module.named_parameters(recurse=False)
+        yield from ((f"{name}.{inner}", weight) for inner, weight in beside if id(weight) in own)
+        for inner, child in module.named_children():
+            yield from _own_parts(f"{name}.{inner}", child, own)
 
 
 def targets(model: PreTrainedModel, settings: Lora) -> list[str]:
@@ -133,12 +159,15 @@ def _insert(model: PreTrainedModel, names: Sequence[str], settings: Lora, seed: 
         base = model.get_submodule(name)
         assert isinstance(base, nn.Linear)
         setattr(model.get_submodule(parent), child, LoraLinear(base, settings, generator))
-    for module in new_heads(model).values():
-        module.requires_grad_(True)
+    for _, part in _new_parts(model):
+        part.requires_grad_(True)
 
 
 def _peft_names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """PEFT's name on disk -> our tensor, for everything that was learnt."""
+    """PEFT's name on disk -> our tensor, for everything that was learnt.
+
+    A loose weight has its name in the base model: PEFT puts it there.
+    """
     named: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
@@ -146,7 +175,7 @@ def _peft_names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
             named[f"{PREFIX}{name}{B}"] = module.lora_B.data
     for head, module in new_heads(model).items():
         named |= {f"{PREFIX}{head}.{name}": tensor for name, tensor in module.state_dict().items()}
-    return named
+    return named | {f"{PREFIX}{name}": weight.data for name, weight in loose_weights(model).items()}
 
 
 def save(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> None:
@@ -155,7 +184,7 @@ def save(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> Non
     whole = alpha(settings).is_integer()
     config = {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if heads else "CAUSAL_LM",
+        "task_type": _task_type(model),
         "base_model_name_or_path": base,
         "r": settings.r,
         "lora_alpha": int(alpha(settings)) if whole else alpha(settings),  # PEFT declares it as int
@@ -170,8 +199,20 @@ def save(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> Non
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in _peft_names(model).items()}
+    # copies: what is tied within a head stands there under both names, and no two may share memory
+    tensors = {
+        name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in _peft_names(model).items()
+    }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _task_type(model: PreTrainedModel) -> str | None:
+    """PEFT's name for what the model does: it makes the model of a class that knows the head. It has none for masks."""
+    if output_layer(model) is not None and not model.can_generate():
+        return None
+    if type(model).__name__.endswith("ForTokenClassification"):
+        return "TOKEN_CLS"
+    return "SEQ_CLS" if new_heads(model) else "CAUSAL_LM"
 
 
 def restore(model: PreTrainedModel, settings: Lora | None, folder: Path) -> None:

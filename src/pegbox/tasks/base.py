@@ -55,6 +55,7 @@ class Task(ABC):
     pipeline_tag = "text-generation"  # the hub's name for what the model does
     problem_type: str | None = None  # Transformers' name for what a new head's outputs mean
     criterion: losses.Criterion  # what sums the loss; made by `fit`
+    few_shot = True  # rows of train can be shown to the untouched model before each question
     permutes = True  # an answer can be given to another row, so that knowing only the form of answers can be priced
 
     def __init__(self, renderer: Renderer, recipe: Recipe, heads: frozenset[str] = frozenset()) -> None:
@@ -102,6 +103,10 @@ class Task(ABC):
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Take over what `state` told of an earlier run."""
 
+    def config(self) -> Mapping[str, Any]:
+        """What the saved model's `config.json` must say, beside the labels, to those who load it without pegbox."""
+        return {}
+
     @abstractmethod
     def encode(self, record: Record) -> Example:
         """The record in tokens. Raises ValueError, saying why, where the record cannot be learnt."""
@@ -148,6 +153,10 @@ class Task(ABC):
     @abstractmethod
     def shown(self, record: Record) -> str:
         """The input of a row, as a person reads it."""
+
+    def typed(self, text: str) -> Mapping[str, Any]:
+        """A text that somebody typed as the values of a row's roles."""
+        return {"text": text}
 
     @abstractmethod
     def reference(self, record: Record) -> Any:
