@@ -15,6 +15,7 @@ from typing import Any
 
 import typer.main
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from pegbox.cli.commands import app
 from pegbox.recipe import Recipe
@@ -92,30 +93,34 @@ def _table(model: type[BaseModel], prefix: str) -> list[str]:
     return ["| key | may be | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
 
 
-def _default_kind(default: Any) -> str:
+def _default_kind(field: FieldInfo) -> str:
     """Which choice is taken where the key is left away."""
-    return f"Default: `{default.kind}`." if hasattr(default, "kind") else "It must be given."
+    if field.is_required():
+        return "It must be given."
+    return f"Default: `{field.default.kind}`." if field.default else f"It is {field.description}."
+
+
+def _section(name: str, field: FieldInfo, level: str) -> Iterator[str]:
+    """A heading and a table for what a key holds, and below it those of its own keys; for each choice of a `kind`."""
+    choices = models_of(field.annotation)
+    yield from (f"{level} {name}", "")
+    if "kind" in choices[0].model_fields:
+        kinds = _either([f"`{choice.model_fields['kind'].default}`" for choice in choices])
+        yield f"`{name}.kind` is {kinds}. {_default_kind(field)} `{name}: X` is short for `{name}: {{kind: X}}`."
+        yield ""
+    for choice in choices:
+        if "kind" in choice.model_fields:
+            yield from (f"{level}# {name}: {choice.model_fields['kind'].default}", "")
+        yield from (choice.__doc__ or "", "", *_table(choice, f"{name}."))
+        for inner, part in choice.model_fields.items():
+            if models_of(part.annotation):
+                yield from _section(f"{name}.{inner}", part, f"{level}#")
 
 
 def recipe_reference() -> str:
     """A section for each part of a recipe, with a table of its keys; one below it for each choice of a `kind`."""
-    lines = []
-    for name, field in Recipe.model_fields.items():
-        choices = models_of(field.annotation)
-        if not choices:
-            continue
-        lines += [f"## {name}", ""]
-        if "kind" in choices[0].model_fields:
-            kinds = _either([f"`{choice.model_fields['kind'].default}`" for choice in choices])
-            lines += [
-                f"`{name}.kind` is {kinds}. {_default_kind(field.default)} `{name}: X` is short for `{name}: {{kind: X}}`.",
-                "",
-            ]
-        for choice in choices:
-            heading = (
-                [f"### {name}: {choice.model_fields['kind'].default}", ""] if "kind" in choice.model_fields else []
-            )
-            lines += [*heading, choice.__doc__ or "", "", *_table(choice, f"{name}.")]
+    parts = [(name, field) for name, field in Recipe.model_fields.items() if models_of(field.annotation)]
+    lines = [line for name, field in parts for line in _section(name, field, "##")]
     return "\n".join([*lines, "## The rest", "", *_table(Recipe, "")])
 
 

@@ -35,6 +35,7 @@ GIVEN = {
     "docs/guides/better.md": ["recipe.yaml", "tickets.jsonl", "harder.jsonl", "runs"],
     "docs/guides/compare.md": ["recipe.yaml", "tickets.jsonl", "validation.jsonl", "test.jsonl"],
     "docs/guides/elsewhere.md": ["new.jsonl", "runs"],
+    "docs/guides/losses.md": ["commands.csv"],
     "docs/guides/memory.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/offline.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/refused.md": ["commands.csv"],

@@ -132,7 +132,7 @@ class Train(Frozen):
     batch_size: Count = Field(default=16, description="examples in one update, over all ranks")
     micro_batch_size: AutoOrCount = Field(default="auto", description="upper limit on rows at once")
     loss: LossOrNone = Field(
-        default=None, description="what is made small: a name or ./my_loss.py:name; default: the task's"
+        default=None, description="what is made small: the name of a loss, or ./my_loss.py:name; default: the task's"
     )
     learning_rate: Amount | None = Field(default=None, description="of AdamW; default: 2e-4 for lora, 2e-5 for full")
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(

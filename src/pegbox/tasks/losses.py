@@ -145,7 +145,7 @@ def _exactly(
     criterion: Criterion, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
     """The criterion in at least float32: all that is no index in the type of the outputs."""
-    assert weights.shape == outputs.shape[:1], (outputs.shape, weights.shape)
+    assert weights.shape == targets.shape[:1] == outputs.shape[:1], (outputs.shape, targets.shape, weights.shape)
     outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
     targets = targets.to(outputs.dtype) if targets.is_floating_point() else targets
     with torch.autocast(outputs.device.type, enabled=False):
@@ -198,7 +198,9 @@ def _class_weights(asked: Any, labels: Sequence[str], counts: Mapping[str, int])
     if asked != "balanced":
         return _given(asked, labels)
     seen = [counts.get(label, 0) for label in labels]
-    assert any(seen)
+    if not any(seen):
+        cure = "leave it away, or give rows that have labels"
+        raise RecipeError("no row of train has a label to balance", where="train.loss.class_weights", cure=cure)
     present = sum(count > 0 for count in seen)
     return tuple(sum(seen) / (present * count) if count else 0.0 for count in seen)
 
