@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pegbox.errors import RecipeError
-from pegbox.recipe import is_own, load, load_own, own_files
+from pegbox.recipe import OwnLoss, is_own, load, load_own, own_files
 from pegbox.recipe.own import failure
 
 
@@ -183,3 +183,27 @@ def test_a_metric_of_ones_own_without_its_name_is_refused(key: str) -> None:
     value = "rates.py" if key == "primary" else ["rates.py"]
     with pytest.raises(RecipeError, match=f"'evaluate.{key}' must be PATH.py:NAME, not 'rates.py'"):
         load({"model": "m/n", "task": "classification", "data": "/rows.jsonl", "evaluate": {key: value}})
+
+
+# ---- functions given in Python ---------------------------------------------------------------------------------------
+
+
+def squared(outputs: Any, targets: Any, weights: Any) -> Any:
+    raise AssertionError("named here, never called")
+
+
+def test_a_function_given_in_python_is_kept_as_the_file_and_the_name_by_which_a_run_finds_it_again() -> None:
+    given = {"train": {"loss": squared}, "evaluate": {"metrics": ["rmse", squared], "primary": squared}}
+    recipe = load({"model": "m", "task": "regression", "data": "rows.jsonl", **given})
+    named = f"{Path(__file__).absolute()}:squared"
+    assert recipe.train.loss == OwnLoss(function=named)
+    assert (recipe.evaluate.metrics, recipe.evaluate.primary) == (("rmse", named), named)
+    assert load_own(named, "train.loss").__name__ == "squared"
+
+
+def test_a_function_that_no_file_holds_by_its_name_is_refused() -> None:
+    def inner(outputs: Any, targets: Any, weights: Any) -> Any: ...
+
+    for function in (inner, lambda outputs, targets, weights: None):
+        with pytest.raises(RecipeError, match="does not stand in a file of its own"):
+            load({"model": "m", "task": "regression", "data": "rows.jsonl", "train": {"loss": function}})

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pegbox.recipe.own import is_own, split
+from pegbox.recipe.own import is_own, as_reference, split
 from pegbox.recipe.values import Amount, ClassWeights, Frozen, Number
 
 WEIGHTS = "a weight for each label, or 'balanced': from how often train has it; default: none"
@@ -77,7 +77,8 @@ class OwnLoss(Frozen):
 
 
 def _whole(value: Any) -> Any:
-    """A plain string stands for a kind, or for a function of one's own."""
+    """A plain string stands for a kind, or for a function of one's own; so does the function itself."""
+    value = as_reference(value)
     if not isinstance(value, str):
         return value
     return {"kind": "own", "function": value} if is_own(value) else {"kind": value}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib.abc import SourceLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pegbox.errors import RecipeError
@@ -37,6 +37,19 @@ def split(reference: str) -> tuple[str, str]:
     if not path.endswith(".py") or not name.isidentifier():
         raise ValueError(f"must be PATH.py:NAME, not '{reference}'; {EXAMPLE}")
     return path, name
+
+
+def as_reference(given: Any) -> Any:
+    """A function as the `PATH.py:NAME` by which a run can find it again; anything else as it is.
+
+    Raises ValueError for one that no file defines by that name: of a notebook's cell, or made inside another function.
+    """
+    if not isinstance(given, FunctionType):
+        return given
+    path, name = given.__code__.co_filename, given.__qualname__
+    if not (name.isidentifier() and path.endswith(".py") and Path(path).is_file()):
+        raise ValueError(f"the function {name} does not stand in a file of its own: {EXAMPLE}")
+    return f"{Path(path).absolute()}:{name}"
 
 
 def own_files(recipe: Recipe) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pegbox.recipe.losses import LossOrNone, refuse_misfit
-from pegbox.recipe.own import is_own, split
+from pegbox.recipe.own import as_reference, is_own, split
 from pegbox.recipe.tasks import PROMPTED, Task
 from pegbox.recipe.values import (
     AllLinearOrNames,
@@ -168,13 +168,20 @@ def _formed(name: str) -> str:
     return name
 
 
+def _by_name(value: Any) -> Any:
+    return [as_reference(one) for one in value] if isinstance(value, list | tuple) else as_reference(value)
+
+
+OwnByName = BeforeValidator(_by_name)  # functions given in Python, as what files hold
+
+
 class Evaluate(Frozen):
     """How the test rows are scored."""
 
-    metrics: Annotated[Names, AfterValidator(lambda names: tuple(map(_formed, names)))] | None = Field(
+    metrics: Annotated[Names, AfterValidator(lambda names: tuple(map(_formed, names))), OwnByName] | None = Field(
         default=None, description="what is computed: names or ./my_metric.py:name; default: the task's"
     )
-    primary: Annotated[str, AfterValidator(_formed), Field(min_length=1)] | None = Field(
+    primary: Annotated[str, AfterValidator(_formed), Field(min_length=1), OwnByName] | None = Field(
         default=None, description="what the verdict is about, fixed before training; default: the task's"
     )
     max_new_tokens: Count | None = Field(
