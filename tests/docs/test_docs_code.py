@@ -40,6 +40,7 @@ GIVEN = {
     "docs/guides/offline.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/refused.md": ["commands.csv"],
     "docs/guides/rows.md": ["commands.csv"],
+    "docs/guides/tasks.md": ["requests.csv"],
     "docs/guides/stopped.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/trackers.md": ["recipe.yaml", "tickets.jsonl", "runs"],
     "docs/index.md": ["tickets.jsonl"],
@@ -78,6 +79,19 @@ def commands_csv(path: Path) -> None:
     path.write_text(text.getvalue(), encoding="utf-8")
 
 
+def requests_csv(path: Path) -> None:
+    """Requests with two labels as columns of 0 and 1, and whom each is about."""
+    draw = random.Random(0)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["utterance", "light", "urgent", "region"])
+    for number in range(250):
+        light, urgent = draw.randrange(2), draw.randrange(2)
+        said = f"{'lamp' if light else 'door'} {number}{' now' if urgent else ''}"
+        writer.writerow([said, light, urgent, draw.choice(["north", "south"])])
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that a page can be given."""
@@ -90,6 +104,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_rows(folder / f"{name}.jsonl", part)
     write_rows(folder / "new.jsonl", [{"prompt": row["prompt"]} for row in rows[:8]])
     commands_csv(folder / "commands.csv")
+    requests_csv(folder / "requests.csv")
     (folder / "house" / "rows").mkdir(parents=True)
     for name, part in {"train": rows[:120], "validation": rows[120:140], "test": rows[140:180]}.items():
         renamed = [
