@@ -294,6 +294,7 @@ def save_model(ready: Ready, folder: Path) -> None:
     """What was learnt, with the tokenizer and what serving needs, loadable by Transformers and PEFT without pegbox."""
     method, renderer = ready.recipe.method, ready.task.renderer
     base = ready.source.name if ready.source.source.startswith("hub") else str(ready.source.path)
+    ready.model.config.update(ready.task.config())
     METHODS[method.kind].save(ready.model, method, folder, base)
     models.save_serving(renderer.tokenizer, ready.model, sorted(renderer.stop_ids), folder)
 

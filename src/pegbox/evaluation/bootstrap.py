@@ -80,9 +80,7 @@ class Units:
         return totals
 
 
-def resampled_values(
-    metric: Metric, statistics: FloatArray, units: Units, *, seed: int, resamples: int
-) -> FloatArray:
+def resampled_values(metric: Metric, statistics: FloatArray, units: Units, *, seed: int, resamples: int) -> FloatArray:
     """Values [B, S] of S systems on the same B resamples, from their rows' statistics [n, S, k].
 
     The resamples hang on the seed and the number of units alone, not on the metric. Rows that are drawn together are added

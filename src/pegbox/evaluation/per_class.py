@@ -62,6 +62,7 @@ def confusion(lines: Lines, system: str) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _given(lines: Lines, system: str) -> tuple[list[Any], list[Any]]:
+    assert any(system in line["answers"] for line in lines), f"{system} gave no answers"
     return [line["answers"].get(system) for line in lines], [line["reference"] for line in lines]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pegbox.errors import RecipeError
 from pegbox.evaluation.verdict import interval_of, judge, to_json
-from pegbox.metrics import line_statistics, lookup
+from pegbox.metrics import line_statistics, lookup, own_metrics
 
 
 def score(
@@ -29,10 +29,11 @@ def score(
     if len(statistics) < 2 or "tuned" not in statistics:
         raise RecipeError("a verdict needs the tuned model and a rival", where="evaluate")
     verdict = judge(metric, statistics, units, seed=seed)
-    result = {"task": task, **verdict.to_json()}
+    own = own_metrics((primary, *metrics))
+    result = {"task": task, **verdict.to_json(), **({"own_metrics": own} if own else {})}
     for name in metrics:
         if name != primary:
             other = lookup(name, where="evaluate.metrics")
-            for system, found in line_statistics(other, lines).items():
-                result["systems"][system][name] = to_json(interval_of(other, found, units, seed=seed))
+            for system, found in line_statistics(other, lines, list(statistics)).items():
+                result["systems"][system][other.name] = to_json(interval_of(other, found, units, seed=seed))
     return result

@@ -23,7 +23,7 @@ from pegbox.finished.fairness import Note, by_value, differing_keys, note, notes
 from pegbox.finished.matching import Line, Matched, match
 from pegbox.finished.run import Run
 from pegbox.metrics import Metric, line_statistics, lookup, own_metrics, reference_of
-from pegbox.report import comparison
+from pegbox.report import comparison, loss_words
 from pegbox.report.rows import row_metric, row_scores
 
 PERPLEXITY = "perplexity"
@@ -40,8 +40,8 @@ def compare(run_dirs: Sequence[str | Path], *, metric: str | None = None, resamp
     given, that have no test row in common, or whose perplexities are of different tokens.
     """
     runs = _open(run_dirs)
-    asked = metric or _common_primary(runs)
-    chosen, own = lookup(asked, where="--metric" if metric else None), own_metrics([asked, *_asked(runs)])
+    primary = metric or _common_primary(runs)
+    chosen, asked = lookup(primary, where="--metric" if metric else None), _asked(primary, runs)
     lines = {name: _predictions(run) for name, run in runs.items()}
     matched = match(lines)
     _refuse_unlike(chosen, matched, runs)
@@ -49,13 +49,13 @@ def compare(run_dirs: Sequence[str | Path], *, metric: str | None = None, resamp
     statistics = line_statistics(chosen, matched.rows)
     ranking = rank(chosen, statistics, matched.units, seed=seed, resamples=resamples)
     differing = differing_keys(runs)
-    metrics = _metrics(chosen, matched, ranking, runs, seed, resamples)
+    metrics = _metrics(chosen, matched, ranking, asked, seed, resamples)
     tasks = sorted({run.recipe.task.kind for run in runs.values()})
     found = {
         "task": ", ".join(tasks),
         "primary": chosen.name,
         **({"signature": chosen.signature} if chosen.signature else {}),
-        **({"own_metrics": own} if own else {}),
+        **({"own_metrics": own} if (own := own_metrics(asked)) else {}),
         "rows": ranking.rows,
         "units": ranking.units,
         "resamples": ranking.resamples,
@@ -118,9 +118,12 @@ def _primary(run: Run) -> str:
     return run.recipe.evaluate.primary
 
 
-def _asked(runs: Mapping[str, Run]) -> list[str]:
-    """Each metric that a recipe asks for."""
-    return list(dict.fromkeys(name for run in runs.values() for name in run.recipe.evaluate.metrics or ()))
+def _asked(primary: str, runs: Mapping[str, Run]) -> list[str]:
+    """The primary metric, and each that a recipe asks for; of several of users' own with one name, the first."""
+    found: dict[str, str] = {}
+    for name in (primary, *(name for run in runs.values() for name in run.recipe.evaluate.metrics or ())):
+        found.setdefault(lookup(name).name, name)
+    return list(found.values())
 
 
 def _described(name: str, run: Run, rows: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,6 +147,7 @@ def _described(name: str, run: Run, rows: int, metrics: Mapping[str, Any]) -> di
         "peak_memory": receipt["peak_memory"]["measured"],
         "device": receipt["hardware"].get("gpu", receipt["hardware"]["device"]),
         "chosen_step": receipt["chosen_step"],
+        "loss_unit": loss_words.unit(run.recipe),
         "validation": [[line["step"], _finite(line["loss"])] for line in losses],
     }
 
@@ -156,11 +160,11 @@ def _finite(value: float | None) -> float | None:
 
 
 def _metrics(
-    primary: Metric, matched: Matched, ranking: Ranking, runs: Mapping[str, Run], seed: int, resamples: int
+    primary: Metric, matched: Matched, ranking: Ranking, asked: Sequence[str], seed: int, resamples: int
 ) -> dict[str, dict[str, Any]]:
     """Every run's value and interval, on the rows compared, of the primary and of each metric that a recipe asks for."""
     found = {name: {primary.name: to_json(interval)} for name, interval in ranking.systems.items()}
-    for other in map(lookup, _asked(runs)):
+    for other in map(lookup, asked):
         if other.name == primary.name or (other.name == PERPLEXITY) != (primary.name == PERPLEXITY):
             continue
         for name, statistics in line_statistics(other, matched.rows).items():

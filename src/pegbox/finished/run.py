@@ -119,8 +119,8 @@ class Run:
         columns = {role: column for role, column in given.items() if role not in TIES or column in values}
         try:
             record = to_record(Row(row.where, values), self.task.kind, columns, self.recipe.data.instruction)
-            if (length := self.task.prompt_length(record, ())) > self.limit:
-                raise ValueError(f"has {length} tokens, and the model takes {self.limit}")
+            if not 0 < (length := self.task.prompt_length(record, ())) <= self.limit:
+                raise ValueError(f"has {length} tokens, and the model takes 1 to {self.limit}")
         except ValueError as error:
             raise DataError(str(error), where=row.where, cure="give rows like those of training") from None
         return record

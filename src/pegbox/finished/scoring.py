@@ -10,6 +10,7 @@ from pegbox.data.records import Record
 from pegbox.data.splits import Splits
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
+from pegbox.evaluation.details import details
 from pegbox.evaluation.score import score
 from pegbox.finished.run import Run
 from pegbox.models import load as models
@@ -24,9 +25,8 @@ def answer_all(run: Run, known: Splits, rows: Sequence[Record]) -> dict[str, Pre
     task, recipe = run.task, run.recipe
     tokens = recipe.evaluate.max_new_tokens
     assert tokens is not None
-    wanted = (
-        systems.choose_shots(task, known.train, rows, recipe.evaluate.few_shot, recipe.seed) if task.zero_shot else []
-    )
+    k = recipe.evaluate.few_shot if task.zero_shot and task.few_shot else 0
+    wanted = systems.choose_shots(task, known.train, rows, k, recipe.seed)
     room = models.max_length(run.base_folder) - tokens
     shots = systems.fitting_shots(task, wanted, rows, room)
     base = run.load_base(task.base_head)
@@ -65,10 +65,7 @@ def score_run(run: Run, lines: Sequence[Mapping[str, Any]] | None = None, metric
         raise RecipeError("the run has no predictions", where=str(run.path), cure=cure)
     settings = run.recipe.evaluate
     assert settings.primary is not None and settings.metrics is not None
-    return score(
-        run.recipe.task.kind,
-        given,
-        primary=metric or settings.primary,
-        metrics=settings.metrics,
-        seed=run.recipe.seed,
-    )
+    task, seed, primary = run.recipe.task.kind, run.recipe.seed, metric or settings.primary
+    found = score(task, given, primary=primary, metrics=settings.metrics, seed=seed)
+    state = run.receipt["task"]
+    return found | details(given, task=task, primary=primary, metrics=settings.metrics, state=state, seed=seed)

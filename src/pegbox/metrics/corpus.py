@@ -16,14 +16,17 @@ is NaN: a model that gives no probability predicts as badly as can be, and NaN w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from pegbox.metrics.base import FloatArray, Metric, divide
+from pegbox.metrics.base import TEXTS, FloatArray, Kind, Metric, divide
 
+LIKELIHOODS = Kind(
+    "likelihoods of texts", lambda answer, reference: isinstance(answer, Mapping) and answer.keys() >= {"nll", "tokens"}
+)
 _BLEU_ORDER = 4
 _CHRF_BETA_SQUARED = 4.0
 
@@ -94,6 +97,7 @@ BLEU_METRIC = Metric(
     _bleu_statistics,
     _bleu,
     greater_is_better=True,
+    kind=TEXTS,
     signature=f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version('sacrebleu')}",
 )
 CHRF_METRIC = Metric(
@@ -101,6 +105,7 @@ CHRF_METRIC = Metric(
     _chrf_statistics,
     _chrf,
     greater_is_better=True,
+    kind=TEXTS,
     signature=f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version('sacrebleu')}",
 )
-PERPLEXITY = Metric("perplexity", _likelihood_statistics, _perplexity, greater_is_better=False)
+PERPLEXITY = Metric("perplexity", _likelihood_statistics, _perplexity, greater_is_better=False, kind=LIKELIHOODS)

@@ -72,7 +72,7 @@ def class_counts(answers: Sequence[Any], references: Sequence[Any]) -> FloatArra
     for row, (predicted, true) in enumerate(zip(given, wanted, strict=True)):
         for kind, labels in ((_TRUE_POSITIVES, predicted & true), (_PREDICTED, predicted), (_TRUE, true)):
             counts[row, [column[label] for label in labels], kind] = 1
-    return counts.reshape(len(references), -1)
+    return counts.reshape(len(references), 3 * len(column))
 
 
 def _by_class(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -75,8 +75,9 @@ def _errors(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
 
 
 def _squares(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
+    errors = _errors(answers, references)
     with np.errstate(over="ignore"):
-        return _errors(answers, references) ** 2
+        return errors * errors
 
 
 def _mean_of(
@@ -92,7 +93,8 @@ def _squares_and_count(answers: Sequence[Any], references: Sequence[Any]) -> Flo
 
 
 def _rmse(sums: FloatArray) -> FloatArray:
-    return np.sqrt(divide(sums[..., :-1], sums[..., -1:], empty=np.nan)).mean(axis=-1)
+    mean_of_roots: FloatArray = np.sqrt(divide(sums[..., :-1], sums[..., -1:], empty=np.nan)).mean(axis=-1)
+    return mean_of_roots
 
 
 def _spreads(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
@@ -128,7 +130,8 @@ def _by_target(of_target: Correlation) -> Callable[[FloatArray, FloatArray], Flo
     def weighted(statistics: FloatArray, weights: FloatArray) -> FloatArray:
         given, right = np.split(statistics, 2, axis=1)
         targets = [_or_worst(of_target, *columns, weights) for columns in zip(given.T, right.T, strict=True)]
-        return np.mean(targets, axis=0)
+        mean_of_targets: FloatArray = np.stack(targets).mean(axis=0)
+        return mean_of_targets
 
     return weighted
 

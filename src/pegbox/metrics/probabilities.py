@@ -61,9 +61,12 @@ def _ranked(given: Sequence[Mapping[str, float] | None], references: Sequence[An
 
 def _auroc(statistics: FloatArray, weights: FloatArray) -> FloatArray:
     scores, positive = np.split(statistics, 2, axis=1)
-    areas = np.stack([auc(*columns, weights) for columns in zip(scores.T, positive.T, strict=True)], axis=1)
-    has_curve = ~np.isnan(areas)
-    return divide(np.where(has_curve, areas, 0.0).sum(axis=1), has_curve.sum(axis=1), empty=np.nan)
+    total, curves = np.zeros(len(weights)), np.zeros(len(weights))
+    for of_label, right in zip(scores.T, positive.T, strict=True):
+        area = auc(of_label, right, weights)
+        total += np.nan_to_num(area)
+        curves += ~np.isnan(area)
+    return divide(total, curves, empty=np.nan)
 
 
 def _binned(given: Sequence[Mapping[str, float] | None], references: Sequence[Any]) -> FloatArray:

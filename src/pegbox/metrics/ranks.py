@@ -64,7 +64,8 @@ def is_constant(values: FloatArray, weights: FloatArray) -> NDArray[np.bool_]:
     counts = weights > 0
     highest = np.where(counts, values, -np.inf).max(axis=1, initial=-np.inf)
     lowest = np.where(counts, values, np.inf).min(axis=1, initial=np.inf)
-    return highest <= lowest
+    equal: NDArray[np.bool_] = highest <= lowest
+    return equal
 
 
 def correlation(left: FloatArray, right: FloatArray, weights: FloatArray) -> FloatArray:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pegbox.metrics.base import FloatArray, Metric, mean, with_count
+from pegbox.metrics.base import TEXTS, FloatArray, Metric, mean, with_count
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -133,6 +133,6 @@ def _edit_similarity(answer: str, reference: str) -> float:
     return 1.0 - levenshtein(answer, reference) / longer if longer else 1.0
 
 
-EXACT_MATCH = Metric("exact_match", _by_row(_exact_match), mean, greater_is_better=True)
-TOKEN_F1 = Metric("token_f1", _by_row(_token_f1), mean, greater_is_better=True)
-EDIT_SIMILARITY = Metric("edit_similarity", _by_row(_edit_similarity), mean, greater_is_better=True)
+EXACT_MATCH = Metric("exact_match", _by_row(_exact_match), mean, greater_is_better=True, kind=TEXTS)
+TOKEN_F1 = Metric("token_f1", _by_row(_token_f1), mean, greater_is_better=True, kind=TEXTS)
+EDIT_SIMILARITY = Metric("edit_similarity", _by_row(_edit_similarity), mean, greater_is_better=True, kind=TEXTS)

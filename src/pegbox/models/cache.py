@@ -1,4 +1,4 @@
-"""pegbox's own folder for models that it made once: from a package that carries them, or from a GGUF file.
+"""pegbox's own folder for what it made or fetched once: models out of packages or GGUF files, packages of rows.
 
 A folder appears there whole or not at all: it is built beside its place and renamed into it, and the rename of a folder
 is atomic. Of two processes that build the same folder at once the second finds the place taken and drops its own copy.
@@ -43,7 +43,7 @@ def built_once(key: str, build: Callable[[Path], None]) -> Path:
             _publish(made, target)
     except OSError as error:
         cure = "free some space there, or set PEGBOX_CACHE to a folder that can be written"
-        raise RecipeError(f"the model cache cannot be written ({error})", where=str(root), cure=cure) from error
+        raise RecipeError(f"the cache cannot be written ({error})", where=str(root), cure=cure) from error
     return target
 
 

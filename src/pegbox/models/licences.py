@@ -1,13 +1,15 @@
 """The licence of a model as the model itself states it, and where that was read. What is not stated is not guessed.
 
-It is read from, in this order: the table of models that packages carry (packages.py); `general.license` of a GGUF file,
-an SPDX expression (GGUF specification); the metadata block of the README.md beside the weights (the hub's model cards:
-`license`, and where that is "other" `license_name` and `license_link`). Identifiers are written in small letters, as the
-hub has them; SPDX takes no notice of case.
+It is read from, in this order: the table of models that packages carry (packages.py); the receipt of a run, which tells
+the licence of the model that it began with; `general.license` of a GGUF file, an SPDX expression (GGUF specification);
+the metadata block of the README.md beside the weights (the hub's model cards: `license`, and where that is "other"
+`license_name` and `license_link`). Identifiers are written in small letters, as the hub has them; SPDX takes no notice of
+case.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ import yaml
 
 from pegbox.errors import RecipeError
 from pegbox.models import gguf, packages
-from pegbox.models.sources import CARD, GGUF_FILE, ModelFolder
+from pegbox.models.sources import CARD, GGUF_FILE, RECEIPT, RUN, ModelFolder, run_of
 
 METADATA = re.compile(r"\A\s*---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 MOST = 1 << 20  # characters of a README.md that are looked at
@@ -29,6 +31,9 @@ def licence_of(model: ModelFolder) -> dict[str, str] | None:
     """`{"id": "apache-2.0", "source": }`, with `name` and `link` where they are stated; None where no licence is."""
     if str(packages.CARRIED.get(model.name)) == model.source:
         return {"id": packages.CARRIED[model.name].licence.lower(), "source": model.source}
+    if model.source == RUN and (run := run_of(model.path)):
+        known: dict[str, str] | None = json.loads((run / RECEIPT).read_text(encoding="utf-8"))["model"].get("licence")
+        return known
     if model.source == GGUF_FILE:
         try:
             keys = gguf.general_keys(Path(os.path.expanduser(model.name)))

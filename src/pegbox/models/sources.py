@@ -1,8 +1,8 @@
 """A model's name -> a local folder in the hub's layout, and a word on where it came from.
 
-In this order: a folder; a .gguf file (converted once); the hub's cache; the hub; a package that carries the model
-(packages.py). A name is looked up, never joined into a path: it is a path that exists, a name of the hub's form, or
-refused. Only safetensors are accepted as weights.
+In this order: a folder, of a model or of a run that trained one whole; a .gguf file (converted once); the hub's cache;
+the hub; a package that carries the model (packages.py). A name is looked up, never joined into a path: it is a path that
+exists, a name of the hub's form, or refused. Only safetensors are accepted as weights.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ log = logging.getLogger("pegbox")
 HUB_NAME = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 PROBE_SECONDS = 3.0  # without a network the hub must be given up in a few seconds
 GGUF_FILE = "GGUF file"
+RUN, RECEIPT = "run", "receipt.json"
+ADAPTER = "adapter_config.json"
 CARD = "README.md"  # taken from the hub for the licence that it states; a copy without it is whole
 WAYS = "give a folder with config.json and safetensors, a .gguf file, or a name from the hub"
 
@@ -50,10 +52,14 @@ def resolve(name: str) -> ModelFolder:
 def _local(name: str) -> ModelFolder | None:
     path = Path(os.path.expanduser(name))
     if name.strip() and path.is_dir():
-        if fault := _fault(path):
+        run = run_of(path)
+        weights = path if run is None else run / "model"
+        if run is not None:
+            _refuse_unusable(name, run)
+        if fault := _fault(weights):
             cure = "give the folder that holds config.json and *.safetensors (pickled weights are never read)"
             raise RecipeError(f"the folder {name} {fault}", where="model", cure=cure)
-        return ModelFolder(name, path, "folder")
+        return ModelFolder(name, weights, "folder" if run is None else RUN)
     if not path.is_file():
         return None
     if path.suffix.lower() != ".gguf":
@@ -61,6 +67,26 @@ def _local(name: str) -> ModelFolder | None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ModelFolder(name, built_once(f"gguf-{digest[:32]}-{FORMAT}", lambda out: gguf.convert(path, out)), GGUF_FILE)
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run folder that this is, or whose `model` this is; None for any other."""
+    places = (folder, folder.absolute().parent) if folder.absolute().name == "model" else (folder,)
+    return next((place for place in places if all((place / n).is_file() for n in ("recipe.yaml", RECEIPT))), None)
+
+
+def _refuse_unusable(name: str, run: Path) -> None:
+    """Raise RecipeError for a run that is not yet trained, and for one whose model is an adapter: that is no model."""
+    try:
+        trained = "model_files" in json.loads((run / RECEIPT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"the receipt of the run {name} cannot be read: {error}", where="model") from None
+    if not trained:
+        cure = f"finish it with `pegbox train --resume {run}`"
+        raise RecipeError(f"the run {name} has no model yet", where="model", cure=cure)
+    if (run / "model" / ADAPTER).is_file():
+        what = f"the run {name} trained an adapter, not a whole model; without its base it is none"
+        raise RecipeError(what, where="model", cure="train that run again with `method: full`, and go on from it")
 
 
 def _check_name(name: str) -> None:
@@ -129,7 +155,7 @@ def _on_hub(name: str) -> Path | str:
 def _fault(folder: Path) -> str | None:
     """What a folder lacks to be a model, as the end of the sentence "the folder ..."; None where it is whole."""
     if not (folder / "config.json").is_file():
-        return "has no config.json"
+        return "has no config.json" + (", only an adapter" if (folder / ADAPTER).is_file() else "")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return _shard_fault(folder, index)

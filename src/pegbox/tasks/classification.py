@@ -1,24 +1,31 @@
 """`classification`: one label for a text (or a pair of texts), by a new head.
 
-The class order is the sorted order of the label names and is saved with the model.
+    p = softmax(z / T)
+
+The class order is the sorted order of the label names and is saved with the model. The answer is the likeliest label;
+T comes from validation (see `calibration`) and changes how sure it is, not which it is.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from pegbox.data.records import LabelledText, Record
 from pegbox.errors import DataError
+from pegbox.metrics import FloatArray
+from pegbox.tasks import rivals
 from pegbox.tasks.base import Advance, Predictions
+from pegbox.tasks.calibration import by_label, find_temperature, logarithm, softmax, tempered
+from pegbox.tasks.ranking import Ranking, count_close
 from pegbox.tasks.whole_text import WholeTextTask
 
 
@@ -26,11 +33,15 @@ class Classification(WholeTextTask):
     """Learns the label of a text."""
 
     kind = "classification"
-    metrics = ("f1_macro", "accuracy", "balanced_accuracy", "f1_weighted", "matthews_correlation")
+    metrics = (
+        *("f1_macro", "accuracy", "balanced_accuracy", "f1_weighted", "matthews_correlation"),
+        *("auroc", "calibration_error"),
+    )
     row_metric = "accuracy"
     trivial_name = "most frequent label"
     problem_type = "single_label_classification"
     _labels: tuple[str, ...] = ()
+    _temperature = 1.0
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -48,13 +59,18 @@ class Classification(WholeTextTask):
         """The number of rows with each label."""
         return Counter(map(_label, train))
 
+    def calibrate(self, model: PreTrainedModel, validation: Sequence[Record]) -> None:
+        """Find the temperature."""
+        self._temperature = find_temperature(self.outputs(model, validation), self._classes(validation))
+
     def state(self) -> dict[str, Any]:
-        """The label names, and whether texts come in pairs."""
-        return {"labels": list(self._labels), "text_pair": self._pairs}
+        """The label names, whether texts come in pairs, and the temperature."""
+        return {"labels": list(self._labels), "text_pair": self._pairs, "temperature": self._temperature}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The label names, in the order of the trained head."""
+        """The label names, in the order of the trained head, and the rest."""
         self._labels, self._pairs = tuple(state["labels"]), state["text_pair"]
+        self._temperature = state["temperature"]
 
     def targets(self, record: Record) -> tuple[float, ...]:
         """The index of the label; -1 for one that is not known."""
@@ -82,20 +98,60 @@ class Classification(WholeTextTask):
         max_new_tokens: int = 0,
         advance: Advance = lambda rows: None,
     ) -> Predictions:
-        """The names of the likeliest labels."""
-        return Predictions(tuple(self._labels[index] for index in self.outputs(model, records, advance).argmax(1)))
+        """The names of the likeliest labels, and the probability of each label."""
+        return self._told(self.probabilities(model, records, advance))
 
-    def probabilities(self, model: PreTrainedModel, records: Sequence[Record]) -> np.ndarray:
-        """float64 [rows, labels]: the softmax of the head's outputs."""
-        logits = self.outputs(model, records)
-        exponents = np.exp(logits - logits.max(1, keepdims=True))
-        shares: np.ndarray = exponents / exponents.sum(1, keepdims=True)
-        return shares
+    def probabilities(
+        self, model: PreTrainedModel, records: Sequence[Record], advance: Advance = lambda rows: None
+    ) -> FloatArray:
+        """float64 [rows, labels]: the softmax of the head's outputs at the temperature."""
+        return softmax(self.outputs(model, records, advance), self._temperature)
+
+    def _told(self, probabilities: FloatArray) -> Predictions:
+        """What probabilities [rows, labels] say; of equals the first in the alphabet."""
+        answers = tuple(self._labels[index] for index in probabilities.argmax(axis=1))
+        return Predictions(answers, probabilities=by_label(self._labels, probabilities))
+
+    def _classes(self, records: Sequence[Record]) -> NDArray[np.int64]:
+        """int64 [rows]: which label each has; -1 where it is not known."""
+        return np.array([self.targets(record)[0] for record in records], dtype=np.int64)
+
+    @cached_property
+    def _ranking(self) -> Ranking:
+        return Ranking(self.renderer, self._labels)
+
+    @property
+    def zero_shot(self) -> bool:
+        """A new head knows nothing yet; a model that writes can be asked which label it would write."""
+        return "causal_lm" in self.heads and self._ranking.can_be_asked
+
+    @property
+    def base_head(self) -> str:
+        """The head that writes, where there is one."""
+        return "causal_lm" if self.zero_shot else self.head
+
+    def ask(
+        self,
+        model: PreTrainedModel,
+        records: Sequence[Record],
+        *,
+        shots: Sequence[Record],
+        max_new_tokens: int,
+        advance: Advance,
+    ) -> Predictions:
+        """The labels that the untouched model would most likely write (see `ranking`)."""
+        shares = self._ranking.probabilities(model, records, shots, advance)
+        return replace(self._told(shares), close=count_close(shares))
+
+    def prompt_length(self, record: Record, shots: Sequence[Record]) -> int:
+        """The tokens that the head reads, or with shots those that the untouched model does."""
+        return self._ranking.prompt_length(record, shots) if shots else super().prompt_length(record, shots)
 
     def trivial(self, train: Sequence[Record], test: Sequence[Record]) -> Predictions:
-        """The majority class of train; of equals the first in the alphabet."""
+        """The majority class of train, and how many have each; of equals the first in the alphabet."""
         counts = self.label_counts(train)
-        return Predictions((min(counts, key=lambda label: (-counts[label], label)),) * len(test))
+        shares = np.array([[counts.get(label, 0) / len(train) for label in self._labels]])
+        return self._told(np.repeat(shares, len(test), axis=0))
 
     def rivals(
         self,
@@ -105,18 +161,17 @@ class Classification(WholeTextTask):
         test: Sequence[Record],
         seed: int,
     ) -> Mapping[str, Predictions]:
-        """Logistic regression on tf-idf of words and word pairs, and on the untouched model's mean features."""
-        labels = [_label(record) for record in train]
-        words = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-            LogisticRegression(C=10.0, max_iter=1000, random_state=seed),
-        ).fit([self.shown(record) for record in train], labels)
-        probe = LogisticRegression(C=10.0, max_iter=1000, random_state=seed)
-        probe.fit(self.features(base, train), labels)
-        return {
-            "bag_of_words": Predictions(tuple(map(str, words.predict([self.shown(record) for record in test])))),
-            "linear_probe": Predictions(tuple(map(str, probe.predict(self.features(base, test))))),
-        }
+        """Logistic regression on words and on the untouched model's features, at their own temperatures."""
+        classes, known = self._classes(train), self._classes(validation)
+        truth = (known[:, None] == np.arange(len(self._labels))).astype(np.float64)
+        primary = self.recipe.evaluate.primary or self.primary(train)
+        judge = rivals.by_metric(primary, self._told, [self.reference(record) for record in validation], truth)
+        answers = {}
+        for name, given in rivals.inputs(self, base, train, validation, test):
+            found = rivals.logistic(given, classes, len(self._labels), judge)
+            temperature = find_temperature(logarithm(found.validation), known)
+            answers[name] = self._told(tempered(found.test, temperature))
+        return answers
 
 
 def _label(record: Record) -> str:

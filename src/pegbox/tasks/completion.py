@@ -6,19 +6,17 @@ tokens (add-one smoothed); few-shot means other texts before it.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, PlainText, PromptCompletion, Record
 from pegbox.errors import DataError
 from pegbox.tasks.base import Advance, Predictions
 from pegbox.tasks.language import LanguageTask
+from pegbox.tasks.likelihoods import likelihood, unigram
 
 SEPARATOR = "\n\n"
 
@@ -98,8 +96,7 @@ class Completion(LanguageTask):
                 example = self._behind(self.encode(record), shots)
                 batch = self.collate([example], packed=False, share_prefix=False).to(model.device)
                 logits, targets, _ = self.scored(model, batch)
-                losses = cross_entropy(logits, targets, reduction="none")
-                answers.append({"nll": losses.double().sum().item(), "tokens": len(losses)})
+                answers.append(likelihood(logits, targets))
                 advance(1)
         return Predictions(tuple(answers))
 
@@ -117,15 +114,12 @@ class Completion(LanguageTask):
         """The most frequent completion; for plain text the unigram model of the training tokens."""
         if not self.plain:
             return super().trivial(train, test)
-        counts = Counter(token for record in train for token in self.encode(record).input_ids)
-        total = counts.total() + len(self.renderer.tokenizer)
-        answers = []
-        for record in test:
-            example = self.encode(record)
-            learnt = [t for t, w in zip(example.input_ids[1:], example.loss_weights[1:], strict=True) if w > 0]
-            nll = -sum(math.log((counts[token] + 1) / total) for token in learnt)
-            answers.append({"nll": nll, "tokens": len(learnt)})
-        return Predictions(tuple(answers))
+        learnt = []
+        for example in map(self.encode, test):
+            weighed = zip(example.input_ids[1:], example.loss_weights[1:], strict=True)
+            learnt.append([token for token, weight in weighed if weight > 0])
+        seen = (self.encode(record).input_ids for record in train)
+        return Predictions(unigram(seen, learnt, len(self.renderer.tokenizer)))
 
 
 def _prompted(record: Record) -> PromptCompletion:

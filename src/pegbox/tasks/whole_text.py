@@ -47,11 +47,25 @@ class WholeTextTask(Task):
         texts = (content.text,) if content.text_pair is None else (content.text, content.text_pair)
         if tokenizer.num_special_tokens_to_add(pair=True) == tokenizer.num_special_tokens_to_add(pair=False):
             texts = (BETWEEN.join(texts),)
+        elif "seq2seq" in self.heads and self._pairs:
+            # so that all rows have as many ends; Transformers takes an empty second text for none
+            texts = (content.text, content.text_pair or " ")
         encoded = tokenizer(*texts, truncation=False, verbose=False)
         ids, types = tuple(encoded["input_ids"]), tuple(encoded.get("token_type_ids", ()))
-        if "seq2seq" in self.heads and ids.count(tokenizer.eos_token_id) != 1:  # which their heads look for
-            raise ValueError(f"the text holds the model's end-of-text token {tokenizer.eos_token!r}")
+        if "seq2seq" in self.heads:
+            self._refuse_ends(ids, len(texts))
         return Example(record.where, ids, targets=self.targets(record), token_type_ids=types)
+
+    def _refuse_ends(self, ids: Sequence[int], texts: int) -> None:
+        """Raise ValueError where a row has other end-of-text tokens than those that the head of an encoder-decoder looks for."""
+        tokenizer = self.renderer.tokenizer
+        ends = tokenizer(*["."] * texts)["input_ids"].count(tokenizer.eos_token_id)
+        if not ends:
+            raise ValueError(f"the tokenizer puts no end-of-text token {tokenizer.eos_token!r} behind a text")
+        if ids.count(tokenizer.eos_token_id) != ends:
+            raise ValueError(f"the text holds the model's end-of-text token {tokenizer.eos_token!r}")
+        if texts > 1 and not self._pairs:
+            raise ValueError("has a second text, and the model was trained on single ones")
 
     def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
         """Packed into one sequence where the model can, else padded."""
