@@ -23,7 +23,8 @@ from doc_pages import Block, blocks_of, name_of, pages
 
 import pegbox
 from pegbox.cli import main
-from tiny_folder import causal_folder, chat_recipe, encoder_folder, sums, write_rows
+from tiny_folder import causal_folder, chat_recipe, sums, write_rows
+from tiny_masked import masked_folder
 
 CHAT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -34,6 +35,7 @@ GIVEN = {
     "docs/api.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/better.md": ["recipe.yaml", "tickets.jsonl", "harder.jsonl", "runs"],
     "docs/guides/compare.md": ["recipe.yaml", "tickets.jsonl", "validation.jsonl", "test.jsonl"],
+    "docs/guides/continued-pretraining.md": ["reports.jsonl", "commands.csv"],
     "docs/guides/elsewhere.md": ["new.jsonl", "runs"],
     "docs/guides/losses.md": ["commands.csv"],
     "docs/guides/memory.md": ["recipe.yaml", "tickets.jsonl"],
@@ -97,13 +99,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that a page can be given."""
     folder = tmp_path_factory.mktemp("docs")
     causal_folder(folder / CHAT_MODEL)
-    encoder_folder(folder / ENCODER)
+    masked_folder(folder / ENCODER)
     rows = sums(200)
     write_rows(folder / "tickets.jsonl", rows[:120])
     for name, part in {"validation": rows[120:140], "test": rows[140:180], "harder": rows[180:]}.items():
         write_rows(folder / f"{name}.jsonl", part)
     write_rows(folder / "new.jsonl", [{"prompt": row["prompt"]} for row in rows[:8]])
     commands_csv(folder / "commands.csv")
+    write_rows(folder / "reports.jsonl", [{"text": f"the lamp is on in {row['prompt']}"} for row in rows])
     requests_csv(folder / "requests.csv")
     (folder / "house" / "rows").mkdir(parents=True)
     for name, part in {"train": rows[:120], "validation": rows[120:140], "test": rows[140:180]}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,13 @@ def test_a_gguf_file_that_cannot_be_read_today_leaves_it_unknown(
 
     monkeypatch.setattr(gguf, "require_package", missing)
     assert licence_of(ModelFolder(str(file), tmp_path, "GGUF file")) is None
+
+
+def test_a_runs_model_has_the_licence_that_its_receipt_tells(tmp_path: Path) -> None:
+    """Else it would be lost: the model of a run has no card beside its weights."""
+    told = {"id": "apache-2.0", "source": "README.md of the model"}
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "model").mkdir()
+    for licence in (told, None):
+        (tmp_path / "receipt.json").write_text(json.dumps({"model": {"licence": licence}}))
+        assert licence_of(ModelFolder("runs/first", tmp_path / "model", "run")) == licence

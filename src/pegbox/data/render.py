@@ -68,6 +68,11 @@ class Renderer:
         self._model_stops = frozenset(stop_ids) | (frozenset() if eos is None else {eos})
         self._special = self._codec.special | self._model_stops
 
+    @property
+    def special(self) -> frozenset[int]:
+        """The tokens that are never part of a text that a person reads."""
+        return self._special
+
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """The tokens that end an answer: the model's own, and the one with which its chat template ends a turn."""

@@ -188,7 +188,8 @@ def _load(
                 str(folder), output_loading_info=True, trust_remote_code=False, use_safetensors=True, **options
             )
     except (ValueError, OSError, RuntimeError, SafetensorError) as error:
-        raise RecipeError(f"{complaint}: {error}", where="model") from None
+        told = str(error).partition("\nModel type should be one of")[0]  # behind it stand the hundreds that it could be
+        raise RecipeError(f"{complaint}: {told}", where="model") from None
     assert isinstance(model, PreTrainedModel)
     lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     return model, sorted(lacking), sorted(info["unexpected_keys"])

@@ -42,9 +42,12 @@ Trackers = Annotated[
 
 
 class Model(Frozen):
-    """Which pretrained model: a hub id, a folder in the hub's layout, or a `.gguf` file."""
+    """Which pretrained model: a hub id, a folder in the hub's layout, a run that trained a whole model, or a `.gguf` file."""
 
-    name: str = Field(min_length=1, description="a hub id, a folder in the hub's layout, or a `.gguf` file")
+    name: str = Field(
+        min_length=1,
+        description="a hub id, a folder in the hub's layout, a run that trained a whole model, or a `.gguf` file",
+    )
 
 
 if TYPE_CHECKING:  # elsewhere a mapping of roles is one of strings, and the keys of a mapping's type are invariant

@@ -103,7 +103,7 @@ class Task(ABC):
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Take over what `state` told of an earlier run."""
 
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> dict[str, Any]:
         """What the saved model's `config.json` must say, beside the labels, to those who load it without pegbox."""
         return {}
 

@@ -1,0 +1,73 @@
+"""The likelihoods of answers behind prompts are those of one sequence at a time, whatever is computed once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pegbox.models import likelihood
+from pegbox.models.likelihood import log_likelihoods
+from tiny_models import WINDOW, rows, tiny
+
+KEEP_COLUMNS = ["llama", "qwen2", "mistral", "gemma2", "gpt_oss", "gpt2", "opt"]
+READ_WHOLE = ["llama4", "lfm2", "bloom", "mamba"]
+# of one token, one that begins others, long ones
+ANSWERS = [(7,), (8, 9), (8,), (8, 9, 10, 11, 12, 13, 14), (20, 21, 22), (8, 9, 11)]
+
+
+def alone(model: Any, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> np.ndarray[Any, Any]:
+    """The definition: a forward for each prompt and answer, and a sum over the answer's tokens."""
+    found = np.zeros((len(prompts), len(answers)))
+    for p, prompt in enumerate(prompts):
+        for a, answer in enumerate(answers):
+            with torch.no_grad():
+                logits = model(torch.tensor([[*prompt, *answer]])).logits[0].double()
+            for t, token in enumerate(answer, start=len(prompt)):
+                found[p, a] += (logits[t - 1, token] - logits[t - 1].exp().sum().log()).item()
+    return found
+
+
+@pytest.mark.parametrize("name", [*KEEP_COLUMNS, *READ_WHOLE])
+@pytest.mark.parametrize("prefix", [0, 2 * WINDOW + 3], ids=["nothing shared", "shared prefix"])
+def test_every_kind_of_model_gives_each_answer_what_it_gets_alone(name: str, prefix: int) -> None:
+    model = tiny(name)
+    assert likelihood._keeps(model) == (name in KEEP_COLUMNS)
+    prompts = rows([4, 13, 1, 2], prefix=prefix, seed=3)
+    prompts.append(prompts[0][: prefix or 1])  # just what the others begin with
+    np.testing.assert_allclose(log_likelihoods(model, prompts, ANSWERS), alone(model, prompts, ANSWERS), atol=2e-4)
+
+
+def test_in_float64_they_are_exact_and_do_not_hang_on_the_other_prompts() -> None:
+    model = tiny("qwen2", dtype=torch.float64)
+    prompts = rows([4, 13, 1, 2], prefix=9, seed=3)
+    wanted = alone(model, prompts, ANSWERS)
+    np.testing.assert_allclose(log_likelihoods(model, prompts, ANSWERS), wanted, rtol=1e-10)
+    for row, prompt in zip(wanted, prompts, strict=True):
+        np.testing.assert_allclose(log_likelihoods(model, [prompt], ANSWERS)[0], row, rtol=1e-10)
+        np.testing.assert_allclose(log_likelihoods(model, [prompt, prompt], ANSWERS[:1])[:, 0], row[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "value"), [("ANSWERS_AT_ONCE", 2), ("KEYS_AT_ONCE", 1), ("KEYS_AT_ONCE", 60)])
+def test_answers_in_parts_are_those_at_once(name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = tiny("llama", dtype=torch.float64), rows([4, 13], prefix=5)
+    wanted = log_likelihoods(model, prompts, ANSWERS)
+    monkeypatch.setattr(likelihood, name, value)
+    np.testing.assert_allclose(log_likelihoods(model, prompts, ANSWERS), wanted, rtol=1e-10)
+
+
+def test_what_all_prompts_begin_with_is_read_once() -> None:
+    """Tokens that the model is given: the prefix, the rest of each prompt, and the answers but for their last tokens."""
+    model, seen = tiny("llama"), list[int]()
+    prompts = rows([4, 6, 5], prefix=30)
+    model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(args[0].numel()), with_kwargs=True)
+    told: list[int] = []
+    log_likelihoods(model, prompts, [(7, 8), (9, 10, 11)], told.append)
+    assert seen == [30, 4, 2 * 2, 6, 2 * 2, 5, 2 * 2]
+    assert told == [1, 1, 1]
+    seen.clear()
+    log_likelihoods(model, prompts, [(7,), (9,)])
+    assert seen == [30, 4, 6, 5]
