@@ -7,7 +7,7 @@ Field names are those of Transformers' `TrainingArguments` and of PEFT wherever 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
