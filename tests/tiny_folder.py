@@ -10,11 +10,24 @@ from typing import Any
 
 import torch
 from small_tokenizers import tokenizer
-from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
+from tokenizers import processors
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 
-def causal_folder(folder: Path, *, dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Path:
-    """A two-layer Llama with a ChatML template."""
+def causal_folder(
+    folder: Path, *, dtype: torch.dtype = torch.float32, dropout: float = 0.0, spread: float = 0.02
+) -> Path:
+    """A two-layer Llama with a ChatML template; `spread`: the standard deviation of its random matrices."""
     made = tokenizer("byte_level", "default_system")
     config = LlamaConfig(
         vocab_size=len(made),
@@ -26,6 +39,8 @@ def causal_folder(folder: Path, *, dtype: torch.dtype = torch.float32, dropout: 
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         attention_dropout=dropout,
+        classifier_dropout=dropout,  # of a head on tokens, which has 0.1 without
+        initializer_range=spread,
         eos_token_id=made.eos_token_id,
         pad_token_id=made.pad_token_id,
     )
@@ -36,7 +51,7 @@ def causal_folder(folder: Path, *, dtype: torch.dtype = torch.float32, dropout: 
     return folder
 
 
-def encoder_folder(folder: Path) -> Path:
+def encoder_folder(folder: Path, *, spread: float = 0.02) -> Path:
     """A two-layer BERT with a word-piece tokenizer; its classification head is not saved with it."""
     made = tokenizer("wordpiece")
     config = BertConfig(
@@ -48,10 +63,35 @@ def encoder_folder(folder: Path) -> Path:
         max_position_embeddings=64,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=spread,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         BertForSequenceClassification(config).bert.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
+def encoder_decoder_folder(folder: Path, kind: str = "t5") -> Path:
+    """A T5 or BART of two layers each side, saved whole; its tokenizer ends each text with its end-of-text token."""
+    made = tokenizer("metaspace_first", "mistral")
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[(made.eos_token, made.eos_token_id)]
+    )
+    sizes = {"vocab_size": len(made), "d_model": 32}
+    ids = {"pad_token_id": made.pad_token_id, "eos_token_id": made.eos_token_id}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole: PreTrainedModel
+        if kind == "t5":
+            sizes |= {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+            whole = T5ForConditionalGeneration(T5Config(**sizes, **ids, dropout_rate=0.0))
+        else:
+            sizes |= {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+            sizes |= {f"{side}_ffn_dim": 64 for side in ("encoder", "decoder")} | {"max_position_embeddings": 64}
+            ids |= {"bos_token_id": made.bos_token_id, "decoder_start_token_id": made.eos_token_id}
+            whole = BartForConditionalGeneration(BartConfig(**sizes, **ids, dropout=0.0, init_std=0.1))
+        whole.save_pretrained(folder)
     made.save_pretrained(folder)
     return folder
 

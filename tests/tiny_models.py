@@ -113,7 +113,7 @@ def tiny(
 def make_double(model: Any) -> None:
     """Make the model compute in float64 throughout."""
     for module in model.modules():
-        if type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "MistralRMSNorm"):
+        if type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "MistralRMSNorm", "T5LayerNorm"):
             module.forward = partial(_norm, module)
     model.double()
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from pegbox import runtime, trackers
 from pegbox.data.prepare import Prepared, prepare
+from pegbox.data.records import Record
 from pegbox.data.render import Renderer
 from pegbox.data.splits import SPLITS
 from pegbox.errors import RecipeError
@@ -25,7 +26,7 @@ from pegbox.evaluation import systems
 from pegbox.finished import Run
 from pegbox.finished.scoring import answer_all, predictions, score_run
 from pegbox.methods import METHODS
-from pegbox.metrics import lookup
+from pegbox.metrics import lookup, own_metrics
 from pegbox.models import load as models
 from pegbox.models.licences import licence_of
 from pegbox.models.sources import CARD, ModelFolder, resolve
@@ -101,8 +102,7 @@ def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     evaluate = recipe.evaluate
     primary = evaluate.primary or task.primary(data.splits.train)
     metrics = evaluate.metrics or tuple(dict.fromkeys((primary, *task.metrics)))
-    for name in (primary, *metrics):
-        lookup(name, where="evaluate")
+    _refuse_unfit((primary, *metrics), task, data.splits.train[0])
     tokens = evaluate.max_new_tokens or -(-5 * task.longest_answer(data.train) // 4)
     chosen = {
         "loss": task.loss_settings,
@@ -113,6 +113,16 @@ def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     return recipe.model_copy(
         update={"train": recipe.train.model_copy(update=chosen), "evaluate": evaluate.model_copy(update=judged)}
     )
+
+
+def _refuse_unfit(metrics: Sequence[str], task: Task, record: Record) -> None:
+    """Raise RecipeError, before hours of training, for a metric that is unknown or cannot score the task's answers."""
+    own_metrics(metrics)
+    for name in metrics:
+        metric, right = lookup(name, where="evaluate"), task.reference(record)
+        if name not in task.metrics and not (metric.reads == "answers" and metric.kind.fits(right, right)):
+            cure = f"take one of {', '.join(task.metrics)}, or a function of your own"
+            raise RecipeError(f"{metric.name} cannot score the answers of {task.kind}", where="evaluate", cure=cure)
 
 
 def check(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -6,15 +6,17 @@ import math
 import random
 import statistics as stdlib
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from pegbox.evaluation import bootstrap
 from pegbox.evaluation.bootstrap import Distribution, Units, paired_difference, resampled_values
-from pegbox.evaluation.verdict import interval_of
+from pegbox.evaluation.pairwise import rank
+from pegbox.evaluation.verdict import interval_of, judge
 from pegbox.metrics import METRICS, FloatArray, Metric, paired_statistics
 
 MEAN = METRICS["exact_match"]
@@ -48,9 +50,8 @@ def test_resampled_values_have_the_distribution_of_a_naive_bootstrap(name: str, 
     answers = [row if unit % 3 else "bedroom" for row, unit in zip(references, units, strict=True)]
     metric = METRICS[name]
     naive = naive_bootstrap(metric, answers, references, units.tolist(), 1_500)
-    own = Units.of(units)
-    sums = own.sums(metric.statistics(answers, references))[:, None, :]
-    fast = np.sort(resampled_values(metric.value, sums, seed=1, resamples=10_000)[:, 0])
+    rows = metric.statistics(answers, references)[:, None, :]
+    fast = np.sort(resampled_values(metric, rows, Units.of(units), seed=1, resamples=10_000)[:, 0])
     spread = stdlib.stdev(naive)
     assert fast.std() == pytest.approx(spread, rel=0.08)
     for share in (0.025, 0.25, 0.5, 0.75, 0.975):
@@ -153,7 +154,7 @@ def test_a_resample_without_the_infinite_row_is_finite() -> None:
     metric = METRICS["perplexity"]
     answers: list[dict[str, float] | None] = [{"nll": 2.0, "tokens": 1}] * 4
     rows = paired_statistics(metric, {"tuned": [*answers, None]}, [""] * 5)["tuned"]
-    values = resampled_values(metric.value, rows[:, None, :], seed=0, resamples=4_000)[:, 0]
+    values = resampled_values(metric, rows[:, None, :], Units.of(np.arange(5)), seed=0, resamples=4_000)[:, 0]
     assert set(np.round(values, 9)) == {round(math.exp(2), 9), math.inf}
     assert np.isfinite(values).mean() == pytest.approx(0.8**5, abs=0.04)
 
@@ -166,17 +167,93 @@ def test_differences_by_rounding_are_no_differences() -> None:
     assert found[0] == 0 and math.isnan(found[4])
 
 
-def test_the_cut_into_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    sums = np.random.default_rng(1).integers(0, 9, (40, 3, 2)).astype(float) + 1
-    whole = resampled_values(MEAN.value, sums, seed=5, resamples=500)
+# --- metrics of ranks: what is resampled are weights of rows ---
+
+ANSWERS = np.round(np.random.default_rng(20).normal(size=60), 1)  # with ties
+RIGHT = np.round(ANSWERS + np.random.default_rng(21).normal(size=60), 1)
+POSITIVE = (RIGHT > 0.3).astype(float)
+RANKED = {  # the metric: statistics [n, k], and its value on some rows as other libraries have it
+    "pearson": (np.stack([ANSWERS, RIGHT], axis=1), lambda rows: stats.pearsonr(ANSWERS[rows], RIGHT[rows])[0]),
+    "spearman": (np.stack([ANSWERS, RIGHT], axis=1), lambda rows: stats.spearmanr(ANSWERS[rows], RIGHT[rows])[0]),
+    "auroc": (np.stack([ANSWERS, POSITIVE], axis=1), lambda rows: roc_auc_score(POSITIVE[rows], ANSWERS[rows])),
+}
+
+
+def drawn_rows(units: np.ndarray, seed: int, resamples: int) -> Iterator[np.ndarray]:
+    """The rows of each resample, written out as often as they were drawn."""
+    count = len(np.unique(units))
+    for drawn in np.random.default_rng(seed).integers(0, count, size=(resamples, count)):
+        yield np.concatenate([np.flatnonzero(units == unit) for unit in drawn])
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("name", RANKED)
+def test_a_resample_of_ranks_is_scored_as_its_rows_written_out(name: str, grouped: bool) -> None:
+    units = np.arange(60) // 4 if grouped else np.arange(60)
+    rows, oracle = RANKED[name]
+    found = resampled_values(METRICS[name], rows[:, None, :], Units.of(units), seed=9, resamples=150)[:, 0]
+    expected = [oracle(drawn) for drawn in drawn_rows(units, 9, 150)]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.std(found) > 0.02
+
+
+def test_both_forms_of_a_metric_have_the_same_resamples_and_values() -> None:
+    """Else tuned and a rival, or two metrics of one system, would be compared on different rows."""
+    sums = METRICS["mae"]
+    ranked = Metric(
+        "mae",
+        sums.statistics,
+        greater_is_better=False,
+        weighted=lambda rows, weights: (weights @ rows[:, 0]) / weights.sum(axis=1),
+    )
+    rng = np.random.default_rng(3)
+    statistics = np.stack([scored(rng.random(50)), scored(rng.random(50))], axis=1)
+    for units in (Units.of(np.arange(50)), Units.of(rng.integers(0, 12, 50))):
+        one, other = (resampled_values(m, statistics, units, seed=5, resamples=300) for m in (sums, ranked))
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert (
+        judge(sums, {"tuned": statistics[:, 0], "base": statistics[:, 1]}, np.arange(50), seed=2).verdict == "not shown"
+    )
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_a_metric_of_ranks_is_judged_and_ranked_like_any_other(name: str) -> None:
+    rng = np.random.default_rng(4)
+    right = rng.normal(size=200)
+    outcome = (right > 0).astype(float) if name == "auroc" else right
+    systems = {"tuned": right + rng.normal(0, 0.3, 200), "base": right + rng.normal(0, 3, 200)}
+    statistics = {system: np.stack([given, outcome], axis=1) for system, given in systems.items()}
+    found = judge(METRICS[name], statistics, np.arange(200), seed=0, resamples=1_000)
+    assert found.verdict == "better" and found.systems["tuned"].low <= found.systems["tuned"].value
+    assert rank(METRICS[name], statistics, np.arange(200), seed=0, resamples=1_000).best == "tuned"
+
+
+def test_a_metric_of_ranks_that_decides_nothing_has_fewer_resamples() -> None:
+    rows = RANKED["pearson"][0]
+    few, many = (
+        interval_of(METRICS["pearson"], rows, np.arange(60), seed=1, resamples=count)
+        for count in (bootstrap.RANKED_RESAMPLES, bootstrap.RESAMPLES)
+    )
+    assert few == many
+    assert interval_of(METRICS["pearson"], rows, np.arange(60), seed=1, resamples=500) != few
+
+
+@pytest.mark.parametrize(("metric", "width"), [(MEAN, 2), (METRICS["spearman"], 2), (METRICS["auroc"], 6)])
+def test_the_cut_into_chunks_changes_nothing(metric: Metric, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics = np.random.default_rng(1).integers(0, 2, (40, 3, width)).astype(float)
+    statistics[:, :, : width // 2] += np.random.default_rng(2).integers(1, 9, (40, 3, width // 2))
+    units = Units.of(np.arange(40) // 2)
+    whole = resampled_values(metric, statistics, units, seed=5, resamples=500)
     monkeypatch.setattr(bootstrap, "_CHUNK_FLOATS", 46 * 7)
-    assert np.array_equal(resampled_values(MEAN.value, sums, seed=5, resamples=500), whole)
+    assert np.array_equal(resampled_values(metric, statistics, units, seed=5, resamples=500), whole, equal_nan=True)
 
 
-def test_a_thousand_units_of_a_hundred_classes_take_less_than_200_megabytes() -> None:
-    sums = np.random.default_rng(0).random((1_000, 3, 300))
+@pytest.mark.parametrize(("name", "width", "most"), [("f1_macro", 300, 200e6), ("spearman", 2, 100e6)])
+def test_the_memory_of_a_thousand_units_is_bounded(name: str, width: int, most: float) -> None:
+    statistics = np.random.default_rng(0).random((1_000, 3, width))
+    units = Units.of(np.arange(1_000))
     tracemalloc.start()
-    resampled_values(METRICS["f1_macro"].value, sums, seed=0, resamples=10_000)
+    resampled_values(METRICS[name], statistics, units, seed=0, resamples=10_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 200e6
+    assert peak < most

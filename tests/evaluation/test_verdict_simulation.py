@@ -71,9 +71,9 @@ def test_ignoring_the_groups_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -
 def test_an_unpaired_bootstrap_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     paired = verdict.resampled_values
 
-    def unpaired(value: Any, sums: Any, *, seed: int, resamples: int) -> Any:
-        columns = [sums[:, [system]] for system in range(sums.shape[1])]
-        alone = [paired(value, own, seed=seed + k, resamples=resamples) for k, own in enumerate(columns)]
+    def unpaired(metric: Any, statistics: Any, units: Any, *, seed: int, resamples: int) -> Any:
+        columns = [statistics[:, [system]] for system in range(statistics.shape[1])]
+        alone = [paired(metric, own, units, seed=seed + k, resamples=resamples) for k, own in enumerate(columns)]
         return np.concatenate(alone, axis=1)
 
     monkeypatch.setattr(verdict, "resampled_values", unpaired)

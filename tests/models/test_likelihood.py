@@ -60,13 +60,13 @@ def test_answers_in_parts_are_those_at_once(name: str, value: int, monkeypatch: 
 
 
 def test_what_all_prompts_begin_with_is_read_once() -> None:
-    """Tokens that the model is given: the prefix, the rest of each prompt, and the answers but for their last tokens."""
+    """Tokens that the model is given: the prefix, the rest of each prompt, and answers of like length but for their last tokens."""
     model, seen = tiny("llama"), list[int]()
     prompts = rows([4, 6, 5], prefix=30)
     model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(args[0].numel()), with_kwargs=True)
     told: list[int] = []
-    log_likelihoods(model, prompts, [(7, 8), (9, 10, 11)], told.append)
-    assert seen == [30, 4, 2 * 2, 6, 2 * 2, 5, 2 * 2]
+    log_likelihoods(model, prompts, [(7, 8, 9), (3, 4, 5, 6, 7), (9, 10, 11)], told.append)
+    assert seen == [30, 4, 2 * 2, 4, 6, 2 * 2, 4, 5, 2 * 2, 4]
     assert told == [1, 1, 1]
     seen.clear()
     log_likelihoods(model, prompts, [(7,), (9,)])

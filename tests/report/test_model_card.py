@@ -13,6 +13,7 @@ import yaml
 from hub_rules import hub_faults
 from huggingface_hub import ModelCard
 from made_run import RECEIPT, chat_lines, evaluation, interval, lines_of, make_run, recipe_of, scored
+from task_runs import MADE
 
 from pegbox.recipe import Recipe
 from pegbox.report.card import card
@@ -57,6 +58,10 @@ def unbounded() -> dict[str, Any]:
     return found
 
 
+# the identifiers of the hub's metric pages that a run of pegbox can have, and two that are common in cards without a page
+HUB_METRICS = {"accuracy", "f1", "precision", "recall", "roc_auc", "matthews_correlation", "mse", "mae", "r_squared"}
+HUB_METRICS |= {"pearsonr", "spearmanr", "exact_match", "bleu", "chrf", "perplexity", "rmse", "balanced_accuracy"}
+HUB_METRICS |= {"token_f1", "calibration_error"}  # pegbox's own: the hub takes any name
 CHOSEN = recipe_of(
     "chat", "exact_match", data={"train": ["a/1.jsonl", "b/1.jsonl"], "validation": 0.1, "test": "t.csv"}
 )
@@ -94,6 +99,7 @@ KINDS: dict[str, tuple[Recipe, list[dict[str, Any]], tuple[Any, ...], dict[str, 
         (),
         {"task": {"plain": True}},
     ),
+    **{name: (recipe, lines, (), {"task": state}) for name, (recipe, lines, state) in MADE.items()},
     "a model in a folder": (RECIPE, chat_lines(), (), {"model": model(name="/home/ada/my model", source="folder")}),
 }
 
@@ -116,14 +122,16 @@ def test_the_hub_would_refuse_no_card(made: tuple[str, dict[str, Any]]) -> None:
 def test_the_hubs_library_reads_back_every_finite_value_with_its_interval(made: tuple[str, dict[str, Any]]) -> None:
     text, found = made
     read = ModelCard(text, ignore_metadata_errors=False).data
-    values = {result.metric_type: result.metric_value for result in read.eval_results or ()}
-    tuned = found["systems"]["tuned"]
-    assert values == {metric: cell["value"] for metric, cell in tuned.items() if cell["value"] is not None}
-    for result in read.eval_results or ():
-        ends = {end: tuned[result.metric_type][end] for end in ("low", "high")}
-        assert result.metric_args == {"confidence": 0.95} | {end: v for end, v in ends.items() if v is not None}
+    results = read.eval_results or []
+    tuned = {metric: cell for metric, cell in found["systems"]["tuned"].items() if cell["value"] is not None}
+    assert [result.metric_value for result in results] == [cell["value"] for cell in tuned.values()]
+    for result, (metric, cell) in zip(results, tuned.items(), strict=True):
+        ends = {end: cell[end] for end in ("low", "high") if cell[end] is not None}
+        average = {"f1_macro": {"average": "macro"}, "f1_weighted": {"average": "weighted"}}.get(metric, {})
+        assert result.metric_type in HUB_METRICS
+        assert result.metric_args == {**average, "confidence": 0.95, **ends}
         assert result.dataset_args is not None and result.dataset_args["rows"] == found["rows"]
-    assert ("model-index" in read.to_dict()) == bool(values)
+    assert ("model-index" in read.to_dict()) == bool(tuned)
 
 
 def test_the_hubs_library_loses_and_changes_nothing(made: tuple[str, dict[str, Any]], tmp_path: Path) -> None:

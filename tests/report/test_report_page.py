@@ -211,7 +211,7 @@ def test_labels_are_right_or_wrong_and_rivals_of_a_classifier_have_their_names(t
     page = page_of(tmp_path, recipe, lines, task={"labels": ["bad", "good"]})
     assert table_of(page)["tuned model"] == ["1.0001.000 to 1.000", "100 %100 to 100 %"]
     assert {"bag of words", "linear probe", "most frequent label"} < set(table_of(page))
-    assert all(told["tuned model"] == f"{told['right answer']} right" for _, told in cards(page))
+    assert all(told["tuned model"] == f"{told['right label']} right" for _, told in cards(page))
     assert "does better in accuracy on 20 of 40 test rows, worse on 0" in page.text
     assert page.all("del") == page.all("ins") == []
     assert "loss, nats per row" in page.text and "full fine-tuning" in page.text

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -18,23 +20,43 @@ from page_reader import Element, read_page
 from pegbox.errors import RecipeError
 from pegbox.report.html import report
 from pegbox.report.page import TEMPLATES, as_data
+from pegbox.report.usage import ROLES
 from pegbox.runs.folder import RunFolder
 
 HOSTILE = '</style></pre><script>alert("1")</script><img src=http://a.example/x onerror=alert(1)>&amp;{{ 7 * 7 }}'
 
 
+SPAN = {"label": HOSTILE, "start": 0, "end": len(HOSTILE), "first_word": 0, "last_word": 2}
+LIKELY, LESS = {"nll": 5.0, "tokens": 5}, {"nll": 9.0, "tokens": 5}
+# of each kind of task: the metric, two answers of which the first is right in every other row, what the task found out
+KINDS: dict[str, tuple[str, tuple[Any, Any], dict[str, Any]]] = {
+    "chat": ("exact_match", (HOSTILE, "plain"), {}),
+    "classification": ("accuracy", (HOSTILE, "plain"), {"labels": [HOSTILE, "plain"], "temperature": 2.0}),
+    "multilabel": ("accuracy", ([HOSTILE], ["plain"]), {"labels": [HOSTILE, "plain"], "thresholds": [0.5, 0.5]}),
+    "regression": ("mae", (1.5, 2.5), {"targets": [HOSTILE]}),
+    "token_classification": ("f1", ([SPAN], []), {"labels": [HOSTILE, "O"]}),
+    "masked_lm": ("perplexity", (LIKELY, LESS), {}),
+}
+NAMED = [task for task in KINDS if task not in ("regression", "masked_lm")]  # those whose answers are texts
+
+
 def hostile_page(path: Path, task: str) -> Element:
-    labels = [HOSTILE, "plain"]
-    lines = lines_of({"trivial": ["plain"] * 40, "tuned": labels * 20}, labels * 20, [HOSTILE] * 40)
-    lines = [line | {"id": f"{HOSTILE}:{number}"} for number, line in enumerate(lines)]
+    metric, (one, other), state = KINDS[task]
+    right = [HOSTILE] * 40 if task == "masked_lm" else [one, other] * 20
+    lines = lines_of({"trivial": [other] * 40, "tuned": [one, other, other, other] * 10}, right, [HOSTILE] * 40)
+    lines = [line | {"id": f"{HOSTILE}:{number}", "group": HOSTILE} for number, line in enumerate(lines)]
+    if task == "classification":
+        lines = [line | {"probabilities": {"tuned": {HOSTILE: 0.7, "plain": 0.3}}} for line in lines]
+    weights = {"loss": {"kind": "focal", "class_weights": {HOSTILE: 2.0, "plain": 1.0}}}
     recipe = recipe_of(
         task,
-        "accuracy" if task == "classification" else "exact_match",
+        metric,
         data={
             "train": HOSTILE,
-            "instruction": None if task == "classification" else HOSTILE,
-            "columns": {"text": HOSTILE},
+            "instruction": HOSTILE if task == "chat" else None,
+            "columns": {"prompt" if task == "chat" else ROLES[task][0]: HOSTILE},
         },
+        train={"learning_rate": 1e-3} | (weights if KINDS[task][2].get("labels") else {}),
     )
     finding = {
         "check": HOSTILE,
@@ -50,24 +72,24 @@ def hostile_page(path: Path, task: str) -> Element:
         lines,
         findings=[finding],
         data={HOSTILE: "0" * 64},
-        model={"name": HOSTILE, "source": HOSTILE},
-        task={"labels": labels},
+        model={"name": HOSTILE, "source": HOSTILE, "heads": []},
+        task=state,
         versions={"pegbox": HOSTILE, HOSTILE: HOSTILE},
     )
 
 
-@pytest.mark.parametrize("task", ["chat", "classification"])
+@pytest.mark.parametrize("task", KINDS)
 def test_no_text_of_a_user_becomes_markup(tmp_path: Path, task: str) -> None:
     page = hostile_page(tmp_path, task)
     assert page.all("img") == []
     assert [style.attributes for style in page.all("style")] == [{}]
     assert not [name for element in page.all() for name in element.attributes if name.startswith("on")]
     shown = page.all("body")[0].raw_text
-    assert shown.count('<script>alert("1")</script>') > 30 and "{{ 7 * 7 }}" in shown
+    assert shown.count('<script>alert("1")</script>') > 20 and "{{ 7 * 7 }}" in shown
     assert HOSTILE in page.all("title")[0].raw_text
 
 
-@pytest.mark.parametrize("task", ["chat", "classification"])
+@pytest.mark.parametrize("task", KINDS)
 def test_no_text_of_a_user_becomes_a_script(tmp_path: Path, task: str) -> None:
     page = hostile_page(tmp_path, task)
     data, ours = page.all("script")
@@ -75,6 +97,16 @@ def test_no_text_of_a_user_becomes_a_script(tmp_path: Path, task: str) -> None:
     assert data.attributes == {"type": "application/json", "id": "rows-data"}
     assert not set("<>&") & set(data.raw_text)
     assert HOSTILE in json.loads(data.raw_text)["texts"]
+
+
+@pytest.mark.parametrize("task", NAMED)
+def test_labels_that_are_hostile_stand_in_every_view_as_they_are(tmp_path: Path, task: str) -> None:
+    page = hostile_page(tmp_path, task)
+    places = page.all("bdi") + page.all("mark") + page.all("summary")
+    if task != "chat":
+        assert any(HOSTILE in place.raw_text for place in places)
+    assert {mark.attributes["class"] for mark in page.all("mark")} <= {"right", "missed", "invented", "mixed"}
+    assert HOSTILE in json.dumps(json.loads(page.all("script")[0].raw_text), ensure_ascii=False).replace('\\"', '"')
 
 
 @given(text=st.text())
@@ -122,14 +154,31 @@ def test_the_page_of_a_harmless_run_names_no_address(page: Element) -> None:
     assert "://" not in page.raw_text
 
 
-def test_every_colour_of_the_pictures_is_the_pages_so_that_dark_and_print_follow(page: Element) -> None:
+PAINTS = {"none", "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)", "var(--rival)"}
+OWN_PAINTS = {"classification": {"var(--wrong)"}, "many_labels": {"var(--wrong)"}}
+
+
+def colours(page: Element) -> set[str]:
     painted = [
         e.attributes.get("style", "") + e.attributes.get("fill", "") for svg in page.all("svg") for e in svg.all()
     ]
-    colours = set(re.findall(r"(?:fill|stroke): ([^;]+)", ";".join(painted)))
-    assert colours == {"none", "var(--ink)", "var(--muted)", "var(--line)", "var(--accent)", "var(--rival)"}
+    return set(re.findall(r"(?:fill|stroke): ([^;]+)", ";".join(painted)))
+
+
+def test_every_colour_of_the_pictures_is_the_pages_so_that_dark_and_print_follow(page: Element) -> None:
+    assert colours(page) == PAINTS
     defined = re.findall(r"(--\w+): #", page.all("style")[0].raw_text)
-    assert {colour[4:-1] for colour in colours - {"none"}} <= {name for name in defined if defined.count(name) == 2}
+    every = PAINTS.union(*OWN_PAINTS.values()) - {"none"}
+    assert {colour[4:-1] for colour in every} <= {name for name in defined if defined.count(name) == 2}
+
+
+@pytest.mark.parametrize("kind", ["classification", "many_labels", "regression", "targets"])
+def test_the_pictures_of_each_task_have_the_pages_colours_and_ids_of_their_own(
+    pages: Mapping[str, Element], kind: str
+) -> None:
+    assert colours(pages[kind]) == PAINTS | OWN_PAINTS.get(kind, set())
+    ids = [element.attributes["id"] for element in pages[kind].all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
 
 
 def test_no_id_occurs_twice_and_every_reference_has_its_target(page: Element) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
+import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_run import chat_lines, lines_of, make_run, page_of, recipe_of
 from page_reader import read_page
 from small_tokenizers import tokenizer
 
+import pegbox
 from made_tasks import made_task
 from pegbox.data.formats import to_record
 from pegbox.data.records import Row
 from pegbox.data.render import Renderer
+from pegbox.finished import Run
+from pegbox.report import usage
 from pegbox.report.html import report
+from tiny_folder import causal_folder, chat_recipe, encoder_folder, write_rows
+from tiny_masked import masked_folder
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -54,7 +63,7 @@ def test_a_classifier_of_pairs_is_given_both_texts(tmp_path: Path, method: str) 
     recipe = recipe_of("classification", "f1_macro", method=method, data=data)
     lines = lines_of({"trivial": ["a"] * 9, "tuned": ["b"] * 9}, ["b"] * 9, ["?"] * 9)
     for pair, ours, theirs in (
-        (True, 'run.predict([{"text": "...", "second one": "..."}])', 'tokenizer("...", "...", return_tensors="pt")'),
+        (True, 'run.predict([{"text": "...", "second one": "..."}])', 'text, text_pair = "...", "..."'),
         (False, 'run.predict([{"text": "..."}])', 'tokenizer("...", return_tensors="pt")'),
     ):
         task = {"labels": ["a", "b"], "text_pair": pair}
@@ -69,4 +78,90 @@ def test_whether_texts_come_in_pairs_is_found_out_from_the_rows() -> None:
     for pairs in (False, True):
         rows = [Row("rows:1", given | ({"text_pair": "c"} if pairs else {})) for given in values]
         task.observe([to_record(row, "classification", {}) for row in rows])
-        assert task.state() == {"labels": ["x", "y"], "text_pair": pairs}
+        assert task.state()["text_pair"] is pairs
+
+
+# ---- the code is run ------------------------------------------------------------------------------------------------
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "classification": [{"text": f"the dog {n}", "label": "abc"[n % 3]} for n in range(40)],
+    "pairs": [{"text": f"dog {n}", "text_pair": f"the {n % 4}", "label": "abc"[n % 3]} for n in range(40)],
+    "multilabel": [{"text": f"the dog {n}", "labels": ["a", "b", "c"][: n % 4]} for n in range(40)],
+    "regression": [{"text": f"the dog {n}", "score": [1990.0 + n, n % 5]} for n in range(40)],
+    "token_classification": [
+        {"tokens": ["Anna", "sees", f"{n}"], "tags": ["B-PER", "O", "O" if n % 2 else "B-NUM"]} for n in range(40)
+    ],
+    "masked_lm": [{"text": f"the dog sleeps {n}"} for n in range(40)],
+}
+ASKED: dict[str, dict[str, Any]] = {name: rows[3] for name, rows in ROWS.items()}
+
+
+def tiny_run(folder: Path, name: str, method: str, model: str) -> Run:
+    made = {"encoder": encoder_folder, "causal": causal_folder, "masked": masked_folder}[model](folder / "model")
+    kind = "classification" if name == "pairs" else name
+    changes: dict[str, Any] = {"method": {"kind": method}, "train": {"max_steps": 3, "batch_size": 8}}
+    rows = write_rows(folder / "rows.jsonl", ROWS[name])
+    return pegbox.train(chat_recipe(made, rows, task=kind, **changes), run_dir=folder / "run")
+
+
+def said_by(code: str, run: Run, asked: dict[str, Any]) -> str:
+    """What the code prints when it is run in the run folder, with the row in the place of its dots."""
+    code = code.replace('["...", "..."]', repr(asked.get("tokens")))
+    for text in (asked.get("text"), asked.get("text_pair")):
+        code = code.replace('"..."', repr(text), 1)
+    file, out = run.path / "use.py", io.StringIO()
+    file.write_text(
+        code.replace('f"... {tokenizer', 'f"the {tokenizer').replace('} ..."', '} sleeps"'), encoding="utf-8"
+    )
+    with contextlib.chdir(run.path), contextlib.redirect_stdout(out):
+        runpy.run_path(str(file))
+    return out.getvalue().strip()
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("pairs", "encoder"),
+        ("pairs", "causal"),
+        ("multilabel", "encoder"),
+        ("regression", "encoder"),
+        ("token_classification", "encoder"),
+        ("token_classification", "causal"),
+        ("masked_lm", "masked"),
+    ],
+)
+def test_the_code_without_pegbox_gives_the_answers_of_the_run(
+    tmp_path: Path, name: str, model: str, method: str
+) -> None:
+    run = tiny_run(tmp_path, name, method, model)
+    asked = {role: value for role, value in ASKED[name].items() if role not in ("label", "labels", "score", "tags")}
+    (answer,) = run.predict([asked])
+    ours, theirs = usage.with_pegbox(run.recipe, run.receipt), usage.without_pegbox(run.recipe, run.receipt)
+    assert said_by(ours, run, asked) == str(answer)
+    said = said_by(theirs, run, asked)
+    assert "pegbox" not in theirs
+    if name == "pairs":
+        given = run.answers([run.task_record(Row("row", asked))]).probabilities[0]
+        wanted = sorted(given.items(), key=lambda pair: -pair[1])
+        assert said.split() == [word for label, share in wanted for word in (f"{share:.3f}", label)]
+        assert wanted[0][0] == answer
+    elif name == "multilabel":
+        assert said == str(answer)
+    elif name == "regression":
+        numbers = [float(line.rsplit(" ", 1)[1]) for line in said.split("\n")]
+        assert numbers == pytest.approx(answer, rel=1e-4)
+        assert [line.rsplit(" ", 1)[0] for line in said.split("\n")] == ["score 1", "score 2"]
+    elif name == "token_classification":
+        tags = [line.split()[-1] for line in said.split("\n")]
+        words = asked["tokens"]
+        assert [line.split()[0] for line in said.split("\n")] == words
+        record = run.task_record(Row("row", asked | {"tags": tags}))
+        assert run.task.reference(record) == answer
+    else:
+        tokenizer = run.task.renderer.tokenizer
+        ids = tokenizer(f"the {tokenizer.mask_token} sleeps", return_tensors="pt")
+        place = ids["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+        best = run.model(**ids).logits[0, place].softmax(-1).topk(5)
+        wanted = [f"{share:.3f} {tokenizer.decode(token)}" for share, token in zip(*best, strict=True)]
+        assert [line.strip() for line in said.split("\n")] == wanted

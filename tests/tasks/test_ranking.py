@@ -21,15 +21,17 @@ from pegbox.data.render import Renderer
 from pegbox.evaluation import systems
 from pegbox.finished.verifying import verify
 from pegbox.metrics import FloatArray
-from pegbox.models.load import kernels_of, load_model, load_tokenizer
+from pegbox.models.load import load_model, load_tokenizer
 from pegbox.tasks import ranking
 from pegbox.tasks.classification import Classification
 from pegbox.tasks.ranking import Ranking, Turns
 from tiny_folder import causal_folder, chat_recipe, write_rows
+from tiny_models import make_double
 
 # one begins another, some begin alike, one is long
 LABELS = ("light", "light in the kitchen", "light off", "sleeps", "timer set to 46 minutes")
 APART = LABELS[1:]  # none begins another
+ALIKE = LABELS[1:3]  # nor here, but all begin with the same word
 TEXTS = ("turn on the light", "the dog sleeps, and the fox jumps over", "set it", "hello world", "the lazy dog")
 
 
@@ -51,31 +53,24 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
-def outspoken(folder: Path) -> Any:
-    """The folder's model in float64, its weights larger, so that no two tokens are alike to it."""
-    model = load_model(folder, "causal_lm", dtype=torch.float64)
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Any:
+    """In float64, its weights larger, so that no two tokens are alike to it."""
+    model = load_model(folder, "causal_lm")
+    make_double(model)
     for weight in model.parameters():
         if weight.dim() > 1:
             weight.data *= 4
     return model
 
 
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Any:
-    return outspoken(folder)
-
-
-@pytest.fixture(scope="module")
-def unpackable(folder: Path) -> Any:
-    """The same with an attention that pegbox has no packed form of."""
-    model = outspoken(folder)
-    model._supports_attention_backend = False
-    return model
+def asked_by(folder: Path) -> Renderer:
+    return Renderer(load_tokenizer(folder))
 
 
 @pytest.fixture(scope="module")
 def asked(folder: Path) -> Ranking:
-    return Ranking(Renderer(load_tokenizer(folder)), LABELS)
+    return Ranking(asked_by(folder), LABELS)
 
 
 def told(asked: Ranking, model: Any, rows: Sequence[Record] = ROWS, shots: Sequence[Record] = ()) -> FloatArray:
@@ -86,16 +81,18 @@ def told(asked: Ranking, model: Any, rows: Sequence[Record] = ROWS, shots: Seque
 
 
 def written(
-    tokenizer: Any, text: str, labels: Sequence[str], shots: Sequence[Record], end: bool
+    tokenizer: Any, text: str, labels: Sequence[str], shots: Sequence[Record], *, listed: bool, end: bool
 ) -> tuple[str, list[str]]:
     """The prompt for a text and what stands behind it for each label, as plain text."""
-    names = "\n".join(sorted(labels))
+    names = "\n".join(sorted(labels)) + "\n\n"
     pairs = [(shot.content.text, shot.content.label) for shot in shots]
     if tokenizer.chat_template is None:
         shown = "".join(f"Text: {shot}\nLabel: {label}\n\n" for shot, label in pairs)
-        prompt = f"Each text has one of these labels:\n{names}\n\n{shown}Text: {text}\nLabel:"
+        asked = f"Each text has one of these labels:\n{names}" if listed else ""
+        prompt = f"{asked}{shown}Text: {text}\nLabel:"
         return prompt, [f" {label}\n\n" if end else f" {label}" for label in labels]
-    asked = f"Which label fits the text? Answer with nothing but one of these labels:\n{names}\n\n"
+    one_of = f"one of these labels:\n{names}" if listed else "the label\n\n"
+    asked = f"Which label fits the text? Answer with nothing but {one_of}"
     turns = []
     for shot, label in pairs:
         turns += [{"role": "user", "content": f"{asked}Text: {shot}"}, {"role": "assistant", "content": label}]
@@ -109,8 +106,8 @@ def slowly(folder: Path, model: Any, labels: Sequence[str], shots: Sequence[Reco
     """The definition, one text and one label at a time."""
     spoken = AutoTokenizer.from_pretrained(folder)
 
-    def log_p(text: str) -> FloatArray:
-        prompt, answers = written(spoken, text, labels, shots, end)
+    def log_p(text: str, listed: bool) -> FloatArray:
+        prompt, answers = written(spoken, text, labels, shots, listed=listed, end=end)
         before, found = spoken.encode(prompt, add_special_tokens=False), []
         for answer in answers:
             ids = before + spoken.encode(answer, add_special_tokens=False)
@@ -119,25 +116,24 @@ def slowly(folder: Path, model: Any, labels: Sequence[str], shots: Sequence[Reco
             found.append(sum(steps[t - 1, ids[t]].item() for t in range(len(before), len(ids))))
         return np.array(found) - np.log(np.sum(np.exp(found)))
 
-    prior = np.mean([np.exp(log_p(text)) for text in ("N/A", "[MASK]", "")], axis=0)
-    scores = np.stack([log_p(text) for text in TEXTS]) - np.log(prior)
-    shares: FloatArray = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    def scores(listed: bool) -> FloatArray:
+        prior = np.mean([np.exp(log_p(text, listed)) for text in ("N/A", "[MASK]", "")], axis=0)
+        return np.stack([log_p(text, listed) for text in TEXTS]) - np.log(prior)
+
+    weights = np.exp((scores(True) + scores(False)) / 2)
+    shares: FloatArray = weights / weights.sum(axis=1, keepdims=True)
     return shares
 
 
 @pytest.mark.parametrize("shots", [(), SHOTS], ids=["zero-shot", "two shots"])
-@pytest.mark.parametrize("labels", [LABELS, APART], ids=["one begins another", "apart"])
-def test_packed_and_padded_are_one_label_at_a_time(
-    labels: Sequence[str], shots: Sequence[Record], folder: Path, asked: Ranking, model: Any, unpackable: Any
+@pytest.mark.parametrize("labels", [LABELS, APART, ALIKE], ids=["one begins another", "apart", "begin alike"])
+def test_all_labels_at_once_are_one_at_a_time(
+    labels: Sequence[str], shots: Sequence[Record], folder: Path, model: Any
 ) -> None:
     """The end of a label counts where one begins another, and nowhere else."""
     ended, bare = (slowly(folder, model, labels, shots, end) for end in (True, False))
     wanted, other = (ended, bare) if labels is LABELS else (bare, ended)
-    given = Ranking(asked.renderer, labels)
-    for one, attention in ((model, "packed"), (unpackable, "sdpa")):
-        found = told(given, one, shots=shots)
-        assert kernels_of(one)["attention"] == attention
-        np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    np.testing.assert_allclose(told(Ranking(asked_by(folder), labels), model, shots=shots), wanted, rtol=1e-9)
     assert np.abs(wanted - other).max() > 1e-3
 
 
@@ -153,24 +149,20 @@ def test_shots_are_read(asked: Ranking, model: Any) -> None:
 def test_a_row_is_answered_as_it_is_alone(asked: Ranking, model: Any) -> None:
     together = told(asked, model, shots=SHOTS)
     alone = [told(asked, model, [row], SHOTS)[0] for row in ROWS]
-    np.testing.assert_array_equal(together, np.stack(alone))
-    np.testing.assert_array_equal(told(asked, model, ROWS[::-1], SHOTS), together[::-1])
+    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-9)
+    np.testing.assert_allclose(told(asked, model, ROWS[::-1], SHOTS), together[::-1], rtol=1e-9)
 
 
-def test_the_order_of_the_labels_changes_nothing(asked: Ranking, model: Any) -> None:
-    turned = Ranking(asked.renderer, LABELS[::-1])
+def test_the_order_of_the_labels_changes_nothing(folder: Path, asked: Ranking, model: Any) -> None:
+    turned = Ranking(asked_by(folder), LABELS[::-1])
     np.testing.assert_allclose(told(turned, model)[:, ::-1], told(asked, model), rtol=1e-12)
 
 
-def test_labels_in_several_batches_are_those_in_one(
-    asked: Ranking, model: Any, unpackable: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = told(asked, model)
-    for at_once, keys in ((2, 10**6), (64, 1)):
-        monkeypatch.setattr(ranking, "LABELS_AT_ONCE", at_once)
-        monkeypatch.setattr(ranking, "KEYS_AT_ONCE", {True: keys, False: keys})
-        np.testing.assert_allclose(told(asked, model), wanted, rtol=1e-9)
-        np.testing.assert_allclose(told(asked, unpackable), wanted, rtol=1e-9)
+def test_rows_in_parts_are_those_at_once(asked: Ranking, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, seen = told(asked, model), list[int]()
+    monkeypatch.setattr(ranking, "ROWS_AT_ONCE", 2)
+    np.testing.assert_allclose(asked.probabilities(model, ROWS, (), seen.append), wanted, rtol=1e-9)
+    assert seen == [2, 2, 1]
 
 
 def test_what_is_said_of_any_text_is_taken_off(asked: Ranking, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,18 +175,18 @@ def test_what_is_said_of_any_text_is_taken_off(asked: Ranking, model: Any, monke
 def test_labels_that_begin_each_other_exclude_each_other(folder: Path) -> None:
     """No label's ids begin another's, so that the likelihoods are of things of which at most one is said."""
     for labels in (LABELS, APART, ["a", "a b", "a b c"], ["yes?", "yes", "no"], ["1", "10", "100"]):
-        for way in Ranking(Renderer(load_tokenizer(folder)), labels)._ways:
+        for way in Ranking(asked_by(folder), labels)._ways:
             pairs = itertools.permutations(way.answers, 2)
             assert not any(other[: len(one)] == one for one, other in pairs)
 
 
 def test_many_labels_are_ranked_without_being_listed(folder: Path, model: Any) -> None:
     names = [f"label {number}" for number in range(ranking.LISTED + 30)]
-    many = Ranking(Renderer(load_tokenizer(folder)), names)
+    many = Ranking(asked_by(folder), names)
     found = told(many, model, ROWS[:2])
     assert found.shape == (2, len(names))
     np.testing.assert_allclose(found.sum(axis=1), 1.0)
-    few = Ranking(many.renderer, names[:10])
+    few = Ranking(asked_by(folder), names[:10])
     assert many.prompt_length(ROWS[0], ()) < few.prompt_length(ROWS[0], ())
 
 
@@ -217,12 +209,12 @@ def test_a_label_is_asked_for_as_the_template_has_it_learnt(kind: str, template:
     """The served prompt's ids and the label's are those of the whole conversation, whatever the template."""
     renderer = Renderer(tokenizer(kind, template))
     form = Turns(renderer, LABELS)
-    for label in LABELS:
-        turns = [("user", form.asked + "Text: one"), ("assistant", "light off"), ("user", "Text: two")]
+    for label, question in itertools.product(LABELS, form.questions):
+        turns = [("user", question + "Text: one"), ("assistant", "light off"), ("user", "Text: two")]
         messages = [Message(role, content) for role, content in turns]
         whole = renderer.conversation(Conversation((*messages, Message("assistant", label, 1.0))))
         assert (
-            form.prompt("Text: two", [("Text: one", "light off")]) + list(form.answer(label, ended=True))
+            form.prompt(question, "Text: two", [("Text: one", "light off")]) + list(form.answer(label, ended=True))
             == whole.input_ids
         )
 
@@ -233,9 +225,12 @@ def test_a_label_in_plain_text_is_written_to_the_letter(kind: str) -> None:
     made.chat_template = None
     form = ranking.Lines(Renderer(made), LABELS)
     for label in LABELS:
-        ids = [*form.prompt("Text: two", [("Text: one", "light off")]), *form.answer(label, ended=True)]
+        ids = [
+            *form.prompt(form.questions[1], "Text: two", [("Text: one", "light off")]),
+            *form.answer(label, ended=True),
+        ]
         text = made.decode(ids, skip_special_tokens=True)
-        assert text.endswith(f"\n\nText: one\nLabel: light off\n\nText: two\nLabel: {label}\n\n")
+        assert text.endswith(f"Text: one\nLabel: light off\n\nText: two\nLabel: {label}\n\n")
 
 
 def test_a_tokenizer_that_cannot_write_a_label_has_no_zero_shot() -> None:
@@ -289,11 +284,12 @@ def test_a_text_beyond_the_models_positions_is_cut_at_its_end(asked: Ranking, mo
     """The question before it and the opening of the answer behind it stay."""
     way = asked._way(ROWS, ())
     long = "Text: " + "the quick brown fox jumps over the lazy dog " * 200
-    whole, room = way.form.prompt(long, ()), 300
-    cut = asked._prompt(way, long, (), room)
+    question = way.form.questions[0]
+    whole, room = way.form.prompt(question, long, ()), 300
+    cut = way.prompt(question, long, (), room)
     assert len(whole) > 1024
     assert room - 12 <= len(cut) <= room
-    closing = way.form.prompt("Text: ", ())
+    closing = way.form.prompt(question, "Text: ", ())
     shared = next(index for index, pair in enumerate(zip(whole, closing, strict=False)) if pair[0] != pair[1])
     assert cut[:shared] == whole[:shared]
     assert cut[-4:] == whole[-4:]

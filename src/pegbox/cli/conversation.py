@@ -16,7 +16,7 @@ from rich.text import Text
 from pegbox.data.records import Row
 from pegbox.finished import Run
 from pegbox.models.generation import Kept
-from pegbox.report.answers import written
+from pegbox.report.written import written
 from pegbox.tasks.language import LanguageTask
 
 BEST = 3  # labels shown
@@ -121,18 +121,20 @@ class Conversation:
             )
 
     def _judge(self, text: str) -> None:
-        """Write what the model says of a text: its answer, or the likeliest labels with their probabilities."""
-        values = {self.run.recipe.data.column(role): value for role, value in self.run.task.typed(text).items()}
+        """Write what the model says of a text, and the likeliest labels with their probabilities, where it gives them."""
+        task = self.run.task
+        values = {self.run.recipe.data.column(role): value for role, value in task.typed(text).items()}
         record = self.run.task_record(Row("the text", values))
         given = self.run.answers([record], lambda rows: None)
-        answer = given.answers[0]
-        if not given.probabilities:
-            self.console.print(Text(printable(written(answer)), "bold"))
-            return
-        best = sorted(given.probabilities[0].items(), key=lambda label: -label[1])[:BEST]
-        chosen = [answer] if isinstance(answer, str) else answer
-        told = [(f"{printable(name)} {share:.3f}", "bold" if name in chosen else "dim") for name, share in best]
-        self.console.print(Text("  ").join(Text(*label) for label in told))
+        answer, shares = given.answers[0], given.probabilities[0] if given.probabilities else {}
+        told = (
+            []
+            if isinstance(answer, str)
+            else [Text(printable(written(answer, task.shown(record), task.labels)), "bold")]
+        )
+        best = sorted(shares.items(), key=lambda label: -label[1])[:BEST]
+        told += [Text(f"{printable(name)} {share:.3f}", "bold" if name == answer else "dim") for name, share in best]
+        self.console.print(Text("  ").join(told))
 
 
 def printable(text: str) -> str:

@@ -30,17 +30,17 @@ def demo(
     """Teach a small model something; see if it learnt it.
 
     `chat`: to operate a house, by 1,500 commands and 135M parameters, in a few minutes on two CPU cores.
-    `classification`: whether a film review praises, by 1,500 sentences and 23M parameters, in about a minute.
+    `classification`: how a tweet is meant, by 1,850 tweets and 23M parameters, in about a minute.
     """
     from pegbox.cli import screen
 
     if task is DemoTask.CLASSIFICATION:
-        from pegbox.demo.reviews import run_reviews
+        from pegbox.demo.opinions import run_opinions
 
         if language is not None:
-            raise RecipeError("the film reviews are English", where="--language", cure="leave --language away")
-        run = run_reviews(run_dir)
-        shown = partial(screen.reviews, run, list(run.folder.read_lines("predictions.jsonl")))
+            raise RecipeError("the tweets are English", where="--language", cure="leave --language away")
+        run = run_opinions(run_dir)
+        shown = partial(screen.opinions, run, list(run.folder.read_lines("predictions.jsonl")))
     else:
         from pegbox.demo.run import asked, run_demo
 

@@ -169,8 +169,8 @@ def demo(run: Run, commands: Sequence[Asked]) -> None:
         console.print(f"exact answers, {label}: {sum(right)} of {len(right)}")
 
 
-def reviews(run: Run, lines: Sequence[Mapping[str, Any]]) -> None:
-    """A dozen sentences, what a bag of words and the tuned model make of them; the table, the verdict."""
+def opinions(run: Run, lines: Sequence[Mapping[str, Any]]) -> None:
+    """A dozen tweets, what a bag of words and the tuned model make of them; the table, the verdict."""
     console = Console(soft_wrap=True)
     for line in _dozen(lines):
         console.print(f"[bold]{escape(line['input'])}[/bold]")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,8 @@ _ATTEMPTS = 8  # draws before a template has nothing more to say
 
 @dataclass(frozen=True)
 class HouseRow:
-    """One row. `template` is the group that a split never divides; `unseen_names`: it names what training never does."""
+    """One row. `template` is the group that a split never divides; `unseen_names`: it names what training never does;
+    `spoken`: the command's own words for each slot that it names."""
 
     command: str
     answer: str
@@ -53,6 +54,7 @@ class HouseRow:
     split: str
     intent: str
     unseen_names: bool
+    spoken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class _Sampler:
             reading = None if command in self.kept else self.recogniser.read(command)
             reason = self._objection(command, draw, template, reading, split)
             if reason is None and reading is not None:
-                row = HouseRow(command, reading.answer, template.key, split, template.intent, False)
+                row = HouseRow(command, reading.answer, template.key, split, template.intent, False, reading.spoken)
                 self.kept[command] = row, frozenset(draw.used)
                 return True
             self.dropped[str(reason)] += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hassil.expression import Alternative, Expression, Group, ListReference, RuleReference, Sentence
@@ -32,6 +32,7 @@ class Reading:
     template: str
     slots: Mapping[str, Any]
     twins: frozenset[str] = frozenset()  # all templates that give the command this meaning
+    spoken: Mapping[str, str] = field(default_factory=dict)  # the command's own words for each slot that it names
 
     @property
     def answer(self) -> str:
@@ -111,7 +112,9 @@ def _rank(result: RecognizeResult) -> tuple[int, int, int]:
 def _reading(result: RecognizeResult) -> Reading:
     slots = {name: _plain(entity.value) for name, entity in result.entities.items() if entity.value != _HERE}
     assert result.intent_sentence is not None and result.intent_sentence.text is not None
-    return Reading(result.intent.name, template_key(result.intent.name, result.intent_sentence.text), slots)
+    key = template_key(result.intent.name, result.intent_sentence.text)
+    spoken = {name: words for name, entity in result.entities.items() if (words := entity.text.strip())}
+    return Reading(result.intent.name, key, slots, spoken=spoken)
 
 
 def template_key(intent: str, text: str) -> str:

@@ -35,13 +35,19 @@ def recipe(rows: Path, language: str) -> dict[str, Any]:
 
 def run_demo(language: str = "en", run_dir: Path | None = None) -> Run:
     """Sample the rows, train, evaluate, judge. Raises RecipeError for a language that cannot be sampled."""
-    path = run_dir or Path(f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}")
-    RunFolder.refuse_used(path)
+    path = unused(run_dir)
     sample = sample_rows(language, ROWS)
     folder = RunFolder.create(path / "rows")
     for split in SPLITS:
         folder.write_lines(f"{split}.jsonl", [row_of(row) for row in sample.split(split)])
     return pipeline.train(recipe(folder.path, language), run_dir=path / "run")
+
+
+def unused(run_dir: Path | None) -> Path:
+    """The demo's folder, by default one named by the time. Raises RecipeError where it holds something."""
+    path = run_dir or Path(f"runs/demo-{time.strftime('%Y%m%d-%H%M%S')}")
+    RunFolder.refuse_used(path)
+    return path
 
 
 def row_of(row: HouseRow) -> dict[str, Any]:

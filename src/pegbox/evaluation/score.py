@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pegbox.errors import RecipeError
-from pegbox.evaluation.verdict import interval_of, judge, to_json
-from pegbox.metrics import line_statistics, lookup, own_metrics
+from pegbox.evaluation.verdict import TUNED, interval_of, judge, to_json
+from pegbox.metrics import FloatArray, Metric, line_statistics, lookup, own_metrics
 
 
 def score(
@@ -25,8 +26,8 @@ def score(
     Raises RecipeError where `tuned` has no rival or a metric is unknown or does not fit the task.
     """
     metric, units = lookup(primary, where="evaluate.primary"), np.array([line["unit"] for line in lines])
-    statistics = line_statistics(metric, lines)
-    if len(statistics) < 2 or "tuned" not in statistics:
+    statistics = {name: rows for name, rows in line_statistics(metric, lines).items() if _has(metric, name, rows)}
+    if len(statistics) < 2 or TUNED not in statistics:
         raise RecipeError("a verdict needs the tuned model and a rival", where="evaluate")
     verdict = judge(metric, statistics, units, seed=seed)
     own = own_metrics((primary, *metrics))
@@ -37,3 +38,8 @@ def score(
             for system, found in line_statistics(other, lines, list(statistics)).items():
                 result["systems"][system][other.name] = to_json(interval_of(other, found, units, seed=seed))
     return result
+
+
+def _has(metric: Metric, system: str, statistics: FloatArray) -> bool:
+    """Whether a system has the metric at all: answers that are all the same have no correlation with anything."""
+    return system == TUNED or not math.isnan(metric.of(statistics))

@@ -58,13 +58,25 @@ def _keeps(model: PreTrainedModel) -> bool:
 
 def _kept(
     model: PreTrainedModel, rest: Sequence[int], answers: Sequence[Sequence[int]], shared: KeysAndValues
-) -> Iterator[float]:
+) -> list[float]:
     """The log-likelihoods behind a prompt, of which the keys and values of all but the `rest` are known."""
     first, columns = _read(model, rest, shared)
-    tokens = columns[0][0].shape[2]
-    count = max(1, min(ANSWERS_AT_ONCE, KEYS_AT_ONCE // (tokens + max(map(len, answers)))))
-    for start in range(0, len(answers), count):
-        yield from _behind(model, answers[start : start + count], first, columns)
+    found: dict[int, float] = {}
+    for part in _parts(answers, columns[0][0].shape[2]):
+        some = [answers[index] for index in part]
+        found |= dict(zip(part, _behind(model, some, first, columns), strict=True))
+    return [found[index] for index in range(len(answers))]
+
+
+def _parts(answers: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    """The indices of answers of like length, so that little is padded, as many at once as memory asks for."""
+    left = sorted(range(len(answers)), key=lambda index: len(answers[index]))
+    while left:
+        most = max(1, min(ANSWERS_AT_ONCE, KEYS_AT_ONCE // tokens))
+        longest = len(answers[left[0]]) * 3 // 2
+        part = [index for index in left[:most] if len(answers[index]) <= longest]
+        yield part
+        left = left[len(part) :]
 
 
 def _read(model: PreTrainedModel, ids: Sequence[int], before: KeysAndValues) -> tuple[torch.Tensor, KeysAndValues]:

@@ -6,21 +6,25 @@ time. A text that occurs more than once (a most frequent answer, a shuffled one)
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pegbox.evaluation.verdict import TUNED
-from pegbox.report import differences, rows, wording
-
-LONG = 280  # characters of a text that are shown without being asked for
+from pegbox.metrics import reference_of
+from pegbox.report import rows, wording
+from pegbox.report.kinds import KINDS, Kind, Pieces
+from pegbox.report.task_words import Words, words_of
+from pegbox.report.written import LONG, shortened, written
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The lines of `predictions.jsonl` with what is said of them. `right`: of tuned's answers, where that can be said."""
+    """The lines of `predictions.jsonl` with what is said of them.
+
+    `right`: whether tuned's answers are, where that can be said; `targets`: the names of the numbers that are answered.
+    """
 
     lines: Sequence[Mapping[str, Any]]
     compared: rows.Compared
@@ -28,19 +32,39 @@ class Reader:
     order: Sequence[str]
     right: Sequence[bool] | None
     ids: Mapping[str, str]
+    words: Words
+    targets: Sequence[str]
+    kind: Kind
 
     @classmethod
-    def of(cls, lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any], names: Mapping[str, str]) -> Reader:
-        """The rows of a run, tuned compared with the rival on which the verdict hangs."""
+    def of(
+        cls,
+        lines: Sequence[Mapping[str, Any]],
+        evaluation: Mapping[str, Any],
+        names: Mapping[str, str],
+        state: Mapping[str, Any],
+    ) -> Reader:
+        """The rows of a run, tuned compared with the rival on which the verdict hangs. `state`: the task's, of the receipt."""
         rival = wording.deciding(evaluation)["against"]
         return cls(
             lines=lines,
-            compared=rows.compare(lines, rows.row_metric(evaluation), rival),
+            compared=rows.compare(lines, reference_of(evaluation, rows.row_metric(evaluation)), rival),
             names=names,
             order=wording.ranked(evaluation),
             right=rows.right_or_wrong(lines, evaluation),
             ids=rows.short_ids([line["id"] for line in lines]),
+            words=words_of(evaluation["task"]),
+            targets=state.get("targets", ()),
+            kind=KINDS[evaluation["task"]],
         )
+
+    def _written(self, answer: Any, line: Mapping[str, Any]) -> str:
+        return written(answer, line["input"], self.targets)
+
+    @property
+    def _signs(self) -> Pieces:
+        """What stands before the marked piece of a row."""
+        return self.kind.marks.signs if self.kind.marks else ()
 
     def cards(self, chosen: Sequence[int]) -> list[dict[str, Any]]:
         """Some rows, for the page itself."""
@@ -51,7 +75,7 @@ class Reader:
         answers = []
         for system in self.order:
             mark, tone = self._mark(system, row)
-            text = shortened(written(line["answers"][system]))
+            text = shortened(self._written(line["answers"][system], line))
             answers.append(
                 {"name": self.names[system], "text": text, "mark": mark, "tone": tone, "tuned": system == TUNED}
             )
@@ -59,29 +83,32 @@ class Reader:
             "id": self.ids[line["id"]],
             "kind": self.compared.kinds[row],
             "input": shortened(line["input"]),
-            "reference": None if self._is_its_own_answer(line) else shortened(written(line["reference"])),
+            "right": self.words.right,
+            "reference": None if self._is_its_own_answer(line) else shortened(self._written(line["reference"], line)),
             "answers": answers,
+            "signs": self._signs,
             "difference": self._difference(row),
         }
 
     def _is_its_own_answer(self, line: Mapping[str, Any]) -> bool:
         return bool(line["reference"] == line["input"])
 
-    def _difference(self, row: int) -> differences.Difference | None:
-        """Where tuned's answer is not the right one, the two marked word by word; a label has no words to compare."""
-        right, answer = self.lines[row]["reference"], self.lines[row]["answers"][TUNED]
-        wrong = self.right is not None and not self.right[row] and self.compared.metric != "accuracy"
-        return differences.difference(right, answer) if wrong and isinstance(answer, str) else None
+    def _difference(self, row: int) -> Pieces | None:
+        """Where tuned's answer and the right one differ, marked, where the task's answers can show that."""
+        line, marks = self.lines[row], self.kind.marks
+        if marks is None or self.right is None or (self.right[row] and not marks.always):
+            return None
+        return marks.of(line["input"], line["reference"], line["answers"][TUNED])
 
     def _mark(self, system: str, row: int) -> tuple[str, str]:
         """How an answer did (right, wrong, or its score), and its tone."""
         score, metric = float(self.compared.scores[system][row]), self.compared.metric
         if self.compared.all_or_nothing:
             return ("right", "right") if score else ("wrong", "wrong")
-        return (
-            f"{wording.metric_name(metric)} {wording.number(score if math.isfinite(score) else None, metric)}",
-            "plain",
-        )
+        value = wording.number(score if math.isfinite(score) else None, metric)
+        if self.words.row_mark:
+            return self.words.row_mark.format(value=value), "plain"
+        return f"{self.words.metrics.get(metric) or wording.metric_name(metric)} {value}", "plain"
 
     def filters(self, changed: Sequence[int]) -> list[tuple[str, str, int]]:
         """The choices of rows: (value, words, how many rows). `changed`: those that changed most."""
@@ -106,25 +133,19 @@ class Reader:
                 "kind": kinds[row],
                 "wrong": self.right is not None and not self.right[row],
                 "input": place(line["input"]),
-                "reference": None if self._is_its_own_answer(line) else place(written(line["reference"])),
-                "answers": [[place(written(line["answers"][s])), *self._mark(s, row)] for s in self.order],
+                "reference": None if self._is_its_own_answer(line) else place(self._written(line["reference"], line)),
+                "answers": [[place(self._written(line["answers"][s], line)), *self._mark(s, row)] for s in self.order],
                 "difference": self._difference(row),
             }
             for row, line in enumerate(self.lines)
         ]
         systems = [{"name": self.names[system], "tuned": system == TUNED} for system in self.order]
-        return {"texts": list(texts), "systems": systems, "rows": found, "changed": list(changed), "most": LONG}
-
-
-def written(answer: Any) -> str:
-    """An answer as text."""
-    if answer is None:
-        return "(no answer)"
-    if isinstance(answer, Mapping) and answer.keys() == {"nll", "tokens"}:
-        return f"{answer['nll']:,.1f} nats over {answer['tokens']:,} tokens"
-    return (answer or "(empty)") if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-
-
-def shortened(whole: str) -> dict[str, str]:
-    """A text; `short` is its beginning where it is long, and empty where it is not."""
-    return {"short": whole[:LONG].rstrip() + " …" if len(whole) > LONG else "", "whole": whole or "(empty)"}
+        return {
+            "texts": list(texts),
+            "systems": systems,
+            "rows": found,
+            "changed": list(changed),
+            "most": LONG,
+            "right": self.words.right,
+            "signs": self._signs,
+        }

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pegbox.evaluation.verdict import MINIMUM_UNITS
+from pegbox.metrics import reference_of
 from pegbox.report import gains, wording
 from pegbox.report.gains import Contest, Part, Parts
+from pegbox.report.kinds import KINDS
 from pegbox.report.lead_pictures import leads
 from pegbox.report.rows import row_metric
 
 MISTAKES = 12  # kinds of mistakes that are listed
+
+
+@dataclass(frozen=True)
+class About:
+    """What the rival and the metric are called."""
+
+    rival: str
+    metric: str
 
 
 def section(
@@ -26,32 +36,33 @@ def section(
 ) -> dict[str, Any]:
     """Everything that the page shows of it. `groups`: the group of each row by its id; none where rows have none."""
     metric, rival = row_metric(evaluation), wording.deciding(evaluation)["against"]
-    contest = Contest.of(lines, metric, rival, seed)
-    views = [_by_length(contest, lines, names[rival])]
+    contest = Contest.of(lines, reference_of(evaluation, metric), rival, seed)
+    about = About(names[rival], wording.metric_name(metric, evaluation["task"]))
+    views = [_by_length(contest, lines, about)]
     named = [groups.get(line["id"]) for line in lines]
     if any(named):
-        views.append(_by_group(contest, named, names[rival]))
-    labels = evaluation["task"] == "classification"
+        views.append(_by_group(contest, named, about))
+    labels = KINDS[evaluation["task"]].one_label
     if labels:
-        views.append(_by_label(contest, [str(line["reference"]) for line in lines], names[rival]))
+        views.append(_by_label(contest, [str(line["reference"]) for line in lines], about))
     return {
-        "rival": names[rival],
-        "metric": wording.metric_name(metric),
+        "rival": about.rival,
+        "metric": about.metric,
         "minimum": MINIMUM_UNITS,
         "views": views,
         "mistakes": _mistakes(lines, rival) if labels else None,
     }
 
 
-def _by_length(contest: Contest, lines: Sequence[Mapping[str, Any]], rival: str) -> dict[str, Any]:
+def _by_length(contest: Contest, lines: Sequence[Mapping[str, Any]], about: About) -> dict[str, Any]:
     parts = gains.by_length(contest, [len(line["input"]) for line in lines])
     if parts is None:
         return _without("By length of the input", "All inputs have the same length.")
     told = f"{len(lines):,} rows in {parts.count} parts of about equal size, by the characters of their input."
-    return _view("By length of the input", "length", "input", told, parts, contest, rival)
+    return _view("By length of the input", "length", "input", told, parts, contest, about)
 
 
-def _by_group(contest: Contest, named: Sequence[str | None], rival: str) -> dict[str, Any]:
+def _by_group(contest: Contest, named: Sequence[str | None], about: About) -> dict[str, Any]:
     sizes = [named.count(name) for name in dict.fromkeys(named) if name]
     if max(sizes) == 1:
         return _without(
@@ -61,15 +72,15 @@ def _by_group(contest: Contest, named: Sequence[str | None], rival: str) -> dict
     parts = gains.by_name(within, named)
     if parts is None:
         return _without("By group", "All test rows that have a group are of the same one.")
-    return _view("By group", "group", "group", _how_many(parts, "groups"), parts, within, rival)
+    return _view("By group", "group", "group", _how_many(parts, "groups"), parts, within, about)
 
 
-def _by_label(contest: Contest, labels: Sequence[str], rival: str) -> dict[str, Any]:
+def _by_label(contest: Contest, labels: Sequence[str], about: About) -> dict[str, Any]:
     parts = gains.by_name(contest, labels)
     if parts is None:
         return _without("By right label", "All test rows have the same label.")
     told = f"Recall: the share of each label's rows that were given that label. {_how_many(parts, 'labels')}"
-    return _view("By right label", "label", "right label", told, parts, contest, rival)
+    return _view("By right label", "label", "right label", told, parts, contest, about)
 
 
 def _how_many(parts: Parts, kind: str) -> str:
@@ -84,12 +95,14 @@ def _how_many(parts: Parts, kind: str) -> str:
     )
 
 
-def _view(title: str, key: str, head: str, told: str, parts: Parts, contest: Contest, rival: str) -> dict[str, Any]:
+def _view(title: str, key: str, head: str, told: str, parts: Parts, contest: Contest, about: About) -> dict[str, Any]:
     metric = contest.metric.name
     return {
         "title": title,
         "told": told,
-        "picture": leads(parts.shown, metric, f"leads-{key}", f"{title}, tuned against the {rival}"),
+        "picture": leads(
+            parts.shown, metric, f"leads-{key}", f"{title}, tuned against the {about.rival}", about.metric
+        ),
         "head": head,
         "rows": [_row(part, metric) for part in parts.shown],
     }

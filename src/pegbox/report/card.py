@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from pegbox.evaluation.calibration import ERROR
 from pegbox.evaluation.verdict import TUNED
 from pegbox.recipe import Recipe
-from pegbox.report import usage, wording
+from pegbox.report import groups, usage, wording
 from pegbox.report.card_metadata import is_on_hub, metadata_block
+from pegbox.report.metric_words import metric_name
+from pegbox.report.task_words import words_of
 from pegbox.runs.folder import RunFolder
 
 
@@ -34,7 +37,7 @@ def card(folder: RunFolder, recipe: Recipe) -> str:
         _table(evaluation, names),
         _how_measured(evaluation, recipe),
         "## Limitations",
-        _limitations(evaluation, receipt, findings),
+        _limitations(evaluation, receipt, findings, names),
         "## Licence",
         _licence(receipt),
         "## What it was made from",
@@ -63,7 +66,7 @@ def _table(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     known = [name for system in evaluation["systems"].values() for name in system]
     metrics = list(dict.fromkeys([evaluation["primary"], *known]))
     lines = [
-        ["system", *(f"{wording.metric_name(m)} ({wording.scale(m)})" for m in metrics)],
+        ["system", *(f"{metric_name(m, evaluation['task'])} ({wording.scale(m, evaluation)})" for m in metrics)],
         ["---"] * (len(metrics) + 1),
     ]
     for system in wording.ranked(evaluation):
@@ -79,13 +82,16 @@ def _table(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
 def _how_measured(evaluation: Mapping[str, Any], recipe: Recipe) -> str:
     return (
         f"Measured on {wording.size(evaluation)} that were held out, all systems on the same rows, with 95 % intervals. "
-        f"The verdict is on {wording.metric_name(evaluation['primary'])}, fixed before training. "
-        "Of other data than these nothing is known."
+        f"The verdict is on {metric_name(evaluation['primary'], evaluation['task'])}, fixed before training. "
+        f"{f'{note} ' if (note := words_of(evaluation['task']).note) else ''}Of other data than these nothing is known."
     )
 
 
 def _limitations(
-    evaluation: Mapping[str, Any], receipt: Mapping[str, Any], findings: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any],
+    receipt: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
 ) -> str:
     """What bounds the claim, as far as it was measured or counted."""
     scored, close = receipt["test_scored"], evaluation.get("close_calls", {}).get(TUNED, 0)
@@ -95,12 +101,33 @@ def _limitations(
         f"All figures are of {wording.size(evaluation)} of one data set, which "
         f"{'was' if scored == 1 else 'were'} scored {'once' if scored == 1 else f'{scored:,} times'}.",
         *([f"{close:,} of the tuned model's answers to them hung on less than rounding."] if close else []),
+        *map(_plain, _of_labels(evaluation)),
+        *([_plain(told)] if (told := groups.card_line(evaluation, names)) else []),
         *(_finding(found) for found in findings),
         *(["The check of the rows before training found nothing to tell."] if not findings else []),
-        "Not measured: answers to other kinds of input, what the model has forgotten, and whether its answers are safe, "
-        "fair or true. What the model is meant for, the run does not say.",
+        f"{words_of(evaluation['task']).unmeasured} What the model is meant for, the run does not say.",
     ]
     return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _of_labels(evaluation: Mapping[str, Any]) -> list[str]:
+    """The label that is told worst, and how far probabilities can be trusted."""
+    told = []
+    if known := {k: v for k, v in evaluation.get("per_class", {}).get(TUNED, {}).items() if v["support"]}:
+        worst = min(known, key=lambda label: (known[label]["f1"], label))
+        found = known[worst]
+        told.append(
+            f"Of {len(known)} labels the worst is {worst}, of which the test has {found['support']:,.0f}: precision "
+            f"{found['precision']:.3f}, recall {found['recall']:.3f}, F1 {found['f1']:.3f}."
+        )
+    if (sure := evaluation.get("calibration")) is not None:
+        told.append(
+            f"Its probabilities, at the temperature {sure['temperature']:.3g} that was set on validation rows, have a "
+            f"calibration error of {wording.number(sure['after']['value'], ERROR)}, 95 % interval "
+            f"{wording.bounds(sure['after'], ERROR)}; without the temperature it is "
+            f"{wording.number(sure['before']['value'], ERROR)}."
+        )
+    return told
 
 
 NOT_BETTER = {

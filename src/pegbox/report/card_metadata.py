@@ -33,6 +33,16 @@ LICENCES = """
     lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by
     ofl-1.1 openmdw-1.0 openmdw-1.1 openrail openrail++ osl-3.0 other pddl postgresql unlicense wtfpl zlib
 """
+# the hub's identifiers of metrics, where they differ from ours, and what an identifier alone leaves open
+ON_HUB = {
+    "auroc": "roc_auc",
+    "f1_macro": "f1",
+    "f1_weighted": "f1",
+    "pearson": "pearsonr",
+    "r2": "r_squared",
+    "spearman": "spearmanr",
+}
+AVERAGED = {"f1_macro": {"average": "macro"}, "f1_weighted": {"average": "weighted"}}
 HUB_LICENCES = frozenset(LICENCES.split())
 
 
@@ -94,10 +104,14 @@ def _model_index(
     """The tuned model's values on the test rows, each with its interval."""
     metrics = [
         {
-            "type": metric,
-            "name": f"{wording.metric_name(metric)}, 95 % interval {wording.bounds(found, metric)}",
+            "type": ON_HUB.get(metric, metric),
+            "name": f"{wording.metric_name(metric, evaluation['task'])}, 95 % interval {wording.bounds(found, metric)}",
             "value": found["value"],
-            "args": {"confidence": 0.95, **{end: found[end] for end in ("low", "high") if found[end] is not None}},
+            "args": {
+                **AVERAGED.get(metric, {}),
+                "confidence": 0.95,
+                **{end: found[end] for end in ("low", "high") if found[end] is not None},
+            },
         }
         for metric, found in evaluation["systems"][TUNED].items()
         if found["value"] is not None

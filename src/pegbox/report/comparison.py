@@ -14,10 +14,10 @@ from typing import Any
 
 from pegbox import __version__
 from pegbox.evaluation.verdict import MINIMUM_UNITS
-from pegbox.report import answers, comparison_pictures, wording
+from pegbox.report import comparison_pictures, metric_words, wording
 from pegbox.report.page import render
 from pegbox.report.rows import short_ids
-from pegbox.tasks import TASKS
+from pegbox.report.written import shortened, written
 
 Found = Mapping[str, Any]
 
@@ -64,10 +64,10 @@ def headline(found: Found) -> tuple[str, str]:
     """Which run is better, or that it is not shown: the lead and the sentence for everybody."""
     (first, second, *others), metric = found["runs"], found["primary"]
     one, other = (wording.number(run["metrics"][metric]["value"], metric) for run in (first, second))
-    claim = wording.CLAIMS.get(metric, "scores {value} in " + wording.metric_name(metric)).format(value=one)
+    claim = metric_words.claim(metric, found["task"]).format(value=one)
     better = "best" if others else "better"
     lead = f"Not shown which is {better}:" if found["best"] is None else f"{better.capitalize()}:"
-    lower = " (lower is better)" if metric == "perplexity" else ""
+    lower = "" if wording.metric_of(found, metric).greater_is_better else " (lower is better)"
     return lead, f"{first['name']} {claim}; {'the next, ' if others else ''}{second['name']}, {other}{lower}."
 
 
@@ -107,7 +107,7 @@ def statistics(found: Found) -> str:
     )
     return (
         f"{first} against {closest['against']}{', the closest' if count > 1 else ''}: "
-        f"{wording.difference(closest['difference'], metric)} in {wording.metric_name(metric)} (positive: {first} is "
+        f"{wording.difference(closest['difference'], metric)} in {wording.metric_name(metric, found['task'])} (positive: {first} is "
         f"better), 95 % interval {wording.difference_bounds(closest, metric)}, p {wording.p_equals(closest['p_value'])}"
         f"{adjusted}; {closest['test']}, {found['resamples']:,} resamples of {wording.size(found)}."
     )
@@ -130,7 +130,8 @@ def _metrics(found: Found) -> dict[str, Any]:
         }
         for run in found["runs"]
     ]
-    return {"heads": [(wording.metric_name(m), wording.scale(m, found)) for m in metrics], "rows": table}
+    heads = [(wording.metric_name(m, found["task"]), wording.scale(m, found)) for m in metrics]
+    return {"heads": heads, "rows": table}
 
 
 def _differences(found: Found) -> list[dict[str, Any]]:
@@ -166,8 +167,9 @@ def _value(value: Any) -> str:
 
 
 def _unit(found: Found) -> str:
-    """What a loss is a mean over."""
-    return TASKS[found["task"].split(", ")[0]].loss_unit
+    """What the runs' losses count, where it is the same."""
+    units = {run["loss_unit"] for run in found["runs"]}
+    return units.pop() if len(units) == 1 else "each run's own"
 
 
 def _losses(run: Found) -> str:
@@ -221,7 +223,7 @@ def _rows(found: Found) -> dict[str, Any]:
     ids = short_ids([row["ids"][first] for row in shown])
     which = f"Shown are the {len(shown)} on which they lie farthest apart; between equals the seed drew."
     how = (
-        f"The runs' scores differ in {wording.metric_name(told['metric'])} on {count:,} of {found['rows']:,} rows. "
+        f"The runs' scores differ in {wording.metric_name(told['metric'], found['task'])} on {count:,} of {found['rows']:,} rows. "
         f"{which if count > len(shown) else 'All of them are shown, those farthest apart first.' if count else ''}"
     )
     return {"how": how, "cards": [_card(row, told["metric"], ids[row["ids"][first]]) for row in shown]}
@@ -235,13 +237,14 @@ def _card(row: Found, metric: str, place: str) -> dict[str, Any]:
     for name, answer in row["answers"].items():
         score = scores[name]
         mark, tone = (("right", "right") if score else ("wrong", "wrong")) if all_or_nothing else _mark(score, metric)
-        text = answers.shortened(answers.written(answer))
+        text = shortened(written(answer, row["input"]))
         said.append({"name": name, "text": text, "mark": mark, "tone": tone, "tuned": False})
     return {
         "id": place,
         "kind": f"right: {_listed(right)}" if all_or_nothing and right else "scores differ",
-        "input": answers.shortened(row["input"]),
-        "reference": None if row["reference"] == row["input"] else answers.shortened(answers.written(row["reference"])),
+        "input": shortened(row["input"]),
+        "right": "right answer",
+        "reference": None if row["reference"] == row["input"] else shortened(written(row["reference"], row["input"])),
         "answers": said,
     }
 

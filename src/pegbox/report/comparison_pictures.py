@@ -21,7 +21,7 @@ from pegbox.report.pictures import (
     scale_losses,
     scale_values,
 )
-from pegbox.report.wording import SHARES, bounds, difference, difference_bounds, metric_name, number, scale
+from pegbox.report.wording import SHARES, bounds, difference, difference_bounds, metric_name, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +33,8 @@ MARGIN = 46  # units below the axes
 LETTERS = 48  # that stand beside one another in a picture
 
 
-def runs(found: Sequence[Found], metric: str) -> Markup:
-    """The primary metric of every run: a point, and its 95 % interval as a bar."""
+def runs(found: Sequence[Found], metric: str, scale: str) -> Markup:
+    """The primary metric of every run: a point, and its 95 % interval as a bar. `scale`: what its numbers mean."""
     height = MARGIN + 44 * len(found)
     values = [run["metrics"][metric] for run in found]
     told = "; ".join(
@@ -48,7 +48,7 @@ def runs(found: Sequence[Found], metric: str) -> Markup:
             ends = (value["low"], value["value"], value["high"])
             _line(axes, place, run["name"], number(value["value"], metric), ends, *_look(place))
         axes.set_ylim(0.6 - len(found), 0.75)
-        axes.set_xlabel(f"{metric_name(metric)} ({scale(metric)})")
+        axes.set_xlabel(f"{metric_name(metric)} ({scale})")
         return _coloured(inline(drawn, "runs", f"{metric_name(metric)} with 95 % intervals: {told}"))
 
 

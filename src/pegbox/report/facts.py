@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pegbox.recipe import Lora, Recipe
-from pegbox.report import wording
+from pegbox.report import loss_words, wording
 
 NAMED = 8  # rows of a finding that are named
 
@@ -26,20 +26,21 @@ def method(recipe: Recipe) -> str:
     return f"{kind}, r {chosen.r}, lora_alpha {2.0 * chosen.r if chosen.lora_alpha is None else chosen.lora_alpha:g}"
 
 
-def training(
-    log: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any], recipe: Recipe, unit: str
-) -> list[tuple[str, str]]:
-    """What was trained, and how. `unit`: what a loss is a mean over."""
+def training(log: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, str]]:
+    """What was trained, and how."""
     plan, train = receipt["plan"], recipe.train
     done = max((line["step"] for line in log), default=0)
     best = receipt["best_validation_loss"]
     lowest = (
-        "no validation loss was finite" if best is None else f"validation loss {best:.4g} nats per {unit}, the lowest"
+        "no validation loss was finite"
+        if best is None
+        else f"validation loss {best:.4g} {loss_words.unit(recipe)}, the lowest"
     )
     share = 100 * plan["trainable_parameters"] / plan["parameters"]
     return [
         ("Method", method(recipe)),
         ("Parameters that learnt", f"{plan['trainable_parameters']:,} of {plan['parameters']:,} ({share:.3g} %)"),
+        ("Loss", loss_words.told(recipe)),
         ("Updates", f"{done:,} of {plan['updates']:,} planned, {train.batch_size} rows each"),
         ("Learning rate", f"{train.learning_rate:g}, {train.lr_scheduler_type}"),
         ("Chosen checkpoint", f"update {receipt['chosen_step']:,} ({lowest})"),

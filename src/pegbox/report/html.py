@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pegbox.recipe import Lora, Recipe
-from pegbox.report import breakdown, facts, pictures, results, rows, usage, wording
+from pegbox.report import breakdown, facts, groups, loss_words, pictures, results, rows, usage, wording
 from pegbox.report.answers import Reader
+from pegbox.report.kinds import KINDS
 from pegbox.report.page import as_data, render
+from pegbox.report.sections import Given
 from pegbox.runs.folder import RunFolder
-from pegbox.tasks import TASKS
 
 
 def report(folder: RunFolder, recipe: Recipe) -> str:
@@ -24,9 +25,10 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
     evaluation, receipt = folder.read_json("evaluation.json"), folder.read_json("receipt.json")
     names = wording.system_names(evaluation, receipt)
     log, lines = list(folder.read_lines("metrics.jsonl")), list(folder.read_lines("predictions.jsonl"))
-    groups = {line["id"]: line["group"] for line in folder.read_lines("splits.jsonl")}
-    unit = TASKS[recipe.task.kind].loss_unit
-    reader = Reader.of(lines, evaluation, names)
+    tied = {line["id"]: line["group"] for line in folder.read_lines("splits.jsonl")}
+    reader = Reader.of(lines, evaluation, names, receipt["task"])
+    given = Given(lines, evaluation, names, receipt["task"], recipe.seed)
+    own = KINDS[recipe.task.kind].section
     changed = rows.most_changed(reader.compared, recipe.seed)
     return render(
         "report.html",
@@ -40,13 +42,15 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
         comparisons=results.comparisons(evaluation, names),
         notes=results.notes(evaluation, receipt, recipe, names),
         systems_picture=pictures.systems(evaluation, names),
-        breakdown=breakdown.section(lines, groups, evaluation, names, recipe.seed),
+        own=own(given) if own else None,
+        breakdown=breakdown.section(lines, tied, evaluation, names, recipe.seed),
+        groups=groups.section(evaluation, names),
         how=_how(reader, changed, evaluation, recipe.seed),
         cards=reader.cards(changed),
         filters=reader.filters(changed),
         rows_data=as_data(reader.data(changed)),
-        curves_picture=pictures.curves(log, receipt["chosen_step"], unit),
-        training=facts.training(log, receipt, recipe, unit),
+        curves_picture=pictures.curves(log, receipt["chosen_step"], loss_words.unit(recipe)),
+        training=facts.training(log, receipt, recipe),
         findings=[facts.finding(found) for found in folder.read_json("data.json")["findings"]],
         rows=receipt["rows"],
         costs=facts.costs(receipt, list(folder.read_lines("timing.jsonl"))),
@@ -65,7 +69,8 @@ def _how(reader: Reader, changed: Sequence[int], evaluation: Mapping[str, Any], 
     """How many rows tuned does better and worse on, and how those that changed most were chosen."""
     compared, rival = reader.compared, wording.deciding(evaluation)["against"]
     found = compared.counts
-    score = "" if compared.metric == evaluation["primary"] else f" in {wording.metric_name(compared.metric)}"
+    name = reader.words.row_score or wording.metric_name(compared.metric, evaluation["task"])
+    score = "" if compared.metric == evaluation["primary"] else f" in {name}"
     how = (
         f"Against the {reader.names[rival]}, the tuned model does better{score} on {found[rows.BETTER]:,} of "
         f"{len(reader.lines):,} test rows, worse on {found[rows.WORSE]:,}, and as well on {found[rows.EQUAL]:,}."

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from pegbox.report.gains import Part
 from pegbox.report.pictures import INK, TUNED_COLOUR, canvas, fitting, inline, scale_leads
-from pegbox.report.wording import SHARES, difference, difference_bounds, metric_name
+from pegbox.report.wording import SHARES, difference, difference_bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 LETTERS = 48  # that stand beside one another in a picture
 
 
-def leads(parts: Sequence[Part], metric: str, name: str, title: str) -> Markup:
-    """Tuned's lead in each part: a point with its 95 % interval, or a hollow point where the part is too small for one."""
+def leads(parts: Sequence[Part], metric: str, name: str, title: str, called: str) -> Markup:
+    """Tuned's lead in each part: a point with its 95 % interval, or a hollow point where the part is too small for one.
+
+    `called`: what the metric is called.
+    """
     height = 46 + 40 * len(parts)
     with canvas(height) as figure:
         axes = figure.add_axes((0.02, 46 / height, 0.96, 1 - 46 / height))
@@ -26,7 +29,7 @@ def leads(parts: Sequence[Part], metric: str, name: str, title: str) -> Markup:
         for place, part in enumerate(parts):
             _part(axes, -place, part, metric)
         axes.set_ylim(0.6 - len(parts), 0.75)
-        unit = "percentage points" if metric in SHARES else metric_name(metric)
+        unit = "percentage points" if metric in SHARES else called
         axes.set_xlabel(f"lead in {unit}: right of 0 tuned is better")
         return inline(figure, name, f"{title}: {'; '.join(_told_part(part, metric) for part in parts)}")
 

@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, LINE, TUNED_COLOUR, RIVAL_COLOUR = "#010101", "#020202", "#030303", "#040404", "#050505"
+WRONG_COLOUR = "#060606"
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", TUNED_COLOUR: "--accent", RIVAL_COLOUR: "--rival"}
-WIDTH = 400 / 72  # inches at 72 dots: 400 units of the picture
+VARIABLES |= {WRONG_COLOUR: "--wrong"}
+WIDTH = 400  # units of a picture, of which 72 are an inch of matplotlib's
+LETTERS = 52  # that stand beside one another in a picture
 LOG_FROM = 30.0  # a range of losses this wide is drawn on a logarithmic scale
 
 
 @contextmanager
-def canvas(height: float) -> Iterator[Figure]:
-    """A figure with matplotlib's default settings and ours, `height` in units."""
+def canvas(height: float, width: float = WIDTH) -> Iterator[Figure]:
+    """A figure with matplotlib's default settings and ours; its size is in units."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
@@ -51,7 +54,7 @@ def canvas(height: float) -> Iterator[Figure]:
         "axes.spines.right": False,
     }
     with matplotlib.style.context(ours, after_reset=True):
-        yield Figure(figsize=(WIDTH, height / 72), dpi=72)
+        yield Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
 def inline(figure: Figure, name: str, told: str) -> Markup:
@@ -84,8 +87,9 @@ def systems(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> Markup:
         for place, system in enumerate(order):
             _system(axes, -place, names[system], found[system], metric, tuned=system == TUNED)
         axes.set_ylim(0.6 - len(order), 0.75)
-        axes.set_xlabel(f"{metric_name(metric)} ({scale(metric)})")
-        return inline(figure, "systems", f"{metric_name(metric)} with 95 % intervals: {told}")
+        name = metric_name(metric, evaluation["task"])
+        axes.set_xlabel(f"{name} ({scale(metric, evaluation)})")
+        return inline(figure, "systems", f"{name} with 95 % intervals: {told}")
 
 
 def scale_values(axes: Axes, metric: str, found: Sequence[Mapping[str, float | None]]) -> None:
@@ -106,9 +110,18 @@ def scale_values(axes: Axes, metric: str, found: Sequence[Mapping[str, float | N
         axes.set_xlim(low - spread, high + spread)
         ticks = MaxNLocator(5)
     axes.xaxis.set_major_locator(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{100 * at:g} %" if metric in SHARES else f"{at:g}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda at, _: _inside(axes, at, f"{100 * at:g} %" if metric in SHARES else f"{at:g}"))
+    )
     axes.xaxis.set_minor_formatter(NullFormatter())
     _only_values(axes)
+
+
+def _inside(axes: Axes, at: float, words: str) -> str:
+    """The words of a mark; none where they would not have room up to the picture's edges."""
+    place = axes.transAxes.inverted().transform(axes.transData.transform((at, 0)))[0]
+    half, beside = 7.5 * len(words) / 2 / WIDTH, 0.02
+    return words if half - beside <= place <= 1 + beside - half else ""
 
 
 def _only_values(axes: Axes) -> None:
@@ -146,7 +159,9 @@ def scale_leads(axes: Axes, metric: str, found: Sequence[Mapping[str, float | No
     axes.set_xlim(low - spread, high + spread)
     times = 100 if metric in SHARES else 1
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{times * at:+g}" if abs(at) > 1e-9 else "0"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda at, _: _inside(axes, at, f"{times * at:+g}" if abs(at) > 1e-9 * (high - low) else "0"))
+    )
     _only_values(axes)
 
 
@@ -163,7 +178,7 @@ def fitting(name: str, width: int) -> str:
 
 
 def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup:
-    """Training and validation loss by update, the chosen one marked. `unit`: what the loss is a mean over."""
+    """Training and validation loss by update, the chosen one marked. `unit`: what a value of the loss counts."""
     training = _series(line for line in lines if line.get("split") != "validation")
     validation = _series(line for line in lines if line.get("split") == "validation")
     losses = [loss for _, loss in (*training, *validation)]
@@ -173,13 +188,14 @@ def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup
         axes.plot(*_columns(validation), "o-", color=TUNED_COLOUR, markersize=5, linewidth=1.5, label="validation")
         axes.axvline(chosen, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"chosen: update {chosen}")
         unit_told = scale_losses(axes, losses, unit)
-        axes.set_title(f"loss, {unit_told}", loc="left", color=MUTED, size=13, y=1.1)
+        title = fitting(f"loss, {unit_told}", LETTERS)
+        axes.set_title(title, loc="left", color=MUTED, size=13, y=1.1, parse_math=False)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=3, frameon=False, borderpad=0, **_TIGHT)
         return inline(figure, "curves", _told(training, validation, chosen))
 
 
 def scale_losses(axes: Axes, losses: Sequence[float], unit: str) -> str:
-    """The axes of learning curves; what the upright one counts."""
+    """The axes of learning curves; what the upright one counts, in the given unit."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     wide = bool(losses) and min(losses) > 0 and max(losses) / min(losses) > LOG_FROM
@@ -190,7 +206,7 @@ def scale_losses(axes: Axes, losses: Sequence[float], unit: str) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", linewidth=0.6)
     axes.set_xlabel("updates")
-    return f"nats per {unit}{' (logarithmic)' if wide else ''}"
+    return f"{unit} (logarithmic)" if wide else unit
 
 
 _TIGHT: Mapping[str, Any] = {"handlelength": 1.2, "columnspacing": 1.2, "handletextpad": 0.5}

@@ -9,6 +9,7 @@ from typing import Any
 from pegbox.evaluation.verdict import FEW_SHOT, TUNED
 from pegbox.recipe import Recipe
 from pegbox.report import wording
+from pegbox.report.task_words import words_of
 
 
 def systems(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -21,9 +22,10 @@ def systems(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         cells = [
             (wording.number(found[m]["value"], m), wording.bounds(found[m], m)) if m in found else None for m in metrics
         ]
-        told = wording.EXPLANATIONS.get(system, "")
+        told = wording.explanation_of(system, evaluation["task"])
         table.append({"name": names[system], "told": told, "cells": cells, "tuned": system == TUNED})
-    return {"heads": [(wording.metric_name(m), wording.scale(m)) for m in metrics], "rows": table}
+    heads = [(wording.metric_name(m, evaluation["task"]), wording.scale(m, evaluation)) for m in metrics]
+    return {"heads": heads, "rows": table}
 
 
 def comparisons(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
@@ -55,8 +57,10 @@ def notes(
     found = [f"{drawn}, scored {'once' if scored == 1 else f'{scored} times'} so far. Intervals are 95 %."]
     if evaluation["units"] < rows:
         found.append(f"Rows that belong together are resampled as one: {evaluation['units']:,} groups.")
+    if note := words_of(evaluation["task"]).note:
+        found.append(note)
     if signature := evaluation.get("signature"):
-        found.append(f"{wording.metric_name(evaluation['primary'])} was computed as {signature}.")
+        found.append(f"{wording.metric_name(evaluation['primary'], evaluation['task'])} was computed as {signature}.")
     shots, wanted = receipt["shots"], recipe.evaluate.few_shot
     if FEW_SHOT in evaluation["systems"] and shots < wanted:
         found.append(f"Of the {wanted} examples that the recipe asks for, {shots} fit into the prompt.")

@@ -19,6 +19,7 @@ import numpy as np
 from pegbox.evaluation.bootstrap import paired_difference
 from pegbox.evaluation.verdict import TUNED
 from pegbox.metrics import FloatArray, line_statistics, lookup
+from pegbox.metrics.spans import SPANS
 from pegbox.tasks import TASKS
 
 MOST = 20
@@ -27,11 +28,15 @@ KINDS = BETTER, WORSE, EQUAL = ("tuned better", "tuned worse", "equal")
 
 @dataclass(frozen=True)
 class Compared:
-    """The scores [n] of every system by `metric`, and tuned's lead [n] over the rival, positive where tuned is better."""
+    """The scores [n] of every system by `metric`, and tuned's lead [n] over the rival, positive where tuned is better.
+
+    `errors`: a lower score is better.
+    """
 
     metric: str
     scores: Mapping[str, FloatArray]
     lead: FloatArray
+    errors: bool = False
 
     @cached_property
     def kinds(self) -> list[str]:
@@ -46,14 +51,15 @@ class Compared:
     @cached_property
     def all_or_nothing(self) -> bool:
         """No score lies between right (1) and wrong (0)."""
-        return bool(np.isin(np.stack(list(self.scores.values())), (0.0, 1.0)).all())
+        return not self.errors and bool(np.isin(np.stack(list(self.scores.values())), (0.0, 1.0)).all())
 
 
 def compare(lines: Sequence[Mapping[str, Any]], metric: str, rival: str) -> Compared:
     """The rows of `predictions.jsonl`, tuned against `rival` by `metric`, as `metrics.lookup` takes it."""
     scores, chosen = row_scores(lines, metric), lookup(metric)
     sign = 1 if chosen.greater_is_better else -1
-    return Compared(chosen.name, scores, sign * paired_difference(scores[TUNED], scores[rival]))
+    lead = sign * paired_difference(scores[TUNED], scores[rival])
+    return Compared(chosen.name, scores, lead, errors=not chosen.greater_is_better)
 
 
 def most_changed(compared: Compared, seed: int) -> list[int]:
@@ -83,9 +89,17 @@ def right_or_wrong(lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, 
 
 
 def row_scores(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, FloatArray]:
-    """The score [n] of each row by itself, per system."""
+    """The score [n] of each row by itself, per system.
+
+    Where there was no entity to find and none was found, the metrics of entities are 0 by definition; such an answer is
+    right, and a single row is scored 1.
+    """
     chosen = lookup(metric)
-    return {name: chosen.by_row(rows) for name, rows in line_statistics(chosen, lines).items()}
+    scores = {name: chosen.by_row(rows) for name, rows in line_statistics(chosen, lines).items()}
+    if chosen.kind is SPANS:
+        for name, found in scores.items():
+            found[[line["reference"] == line["answers"][name] == [] for line in lines]] = 1.0
+    return scores
 
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:

@@ -1,15 +1,18 @@
 """How to use a run's model and how to do the run again: code and commands, right for its task and its method.
 
-All of it is to be run inside the run folder, so that nothing here depends on where that lies.
+All of it is to be run inside the run folder, so that nothing here depends on where that lies. The code without pegbox does
+by itself what pegbox does: what was found out in training (a temperature, thresholds, the scale of numbers) is read from
+`receipt.json`, or from the model's own `config.json` where that holds it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pegbox.recipe import Recipe
+from pegbox.recipe import Lora, Recipe
+from pegbox.report import usage_code
 
 ASKED = "..."  # what a reader puts their own text for
 
@@ -21,66 +24,60 @@ def _quoted(value: str | Mapping[str, str]) -> str:
 
 def with_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     """Python for pegbox: one answer, in the form of the training rows."""
-    if recipe.task.kind == "chat" or receipt["task"].get("plain"):
+    if recipe.task.kind == "chat" or (recipe.task.kind == "completion" and receipt["task"].get("plain")):
         call = f"run.generate({_quoted(ASKED)}, max_new_tokens={recipe.evaluate.max_new_tokens})"
     else:
-        roles = _text_roles(receipt) if recipe.task.kind == "classification" else ["prompt"]
-        row = {recipe.data.column(role): ASKED for role in roles}
-        call = f"run.predict([{_quoted(row)}])[0]"
+        call = f"run.predict([{_row(recipe, receipt)}])[0]"
     return f'import pegbox\n\nrun = pegbox.load(".")\nprint({call})'
+
+
+def _row(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    """A row as the model is asked with it, as a Python literal."""
+    cells = {"tokens": '["...", "..."]'}
+    roles = ROLES[recipe.task.kind]
+    pairs = ("text_pair",) if receipt["task"].get("text_pair") else ()
+    given = (f"{_quoted(recipe.data.column(role))}: {cells.get(role, _quoted(ASKED))}" for role in (*roles, *pairs))
+    return f"{{{', '.join(given)}}}"
+
+
+# what a row is asked with
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "completion": ("prompt",),
+    "classification": ("text",),
+    "multilabel": ("text",),
+    "regression": ("text",),
+    "token_classification": ("tokens",),
+    "masked_lm": ("text",),
+}
 
 
 def without_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     """Python for Transformers (and PEFT where only an adapter was trained)."""
-    if recipe.task.kind == "classification":
-        return _classifier(len(_text_roles(receipt)), adapter=recipe.method.kind == "lora")
-    return _generator(recipe, adapter=recipe.method.kind == "lora")
+    return WITHOUT[recipe.task.kind](recipe, receipt)
 
 
-def _text_roles(receipt: Mapping[str, Any]) -> list[str]:
-    """What a classifier was trained to read: a text, or a pair of them."""
-    return ["text", "text_pair"] if receipt["task"]["text_pair"] else ["text"]
+def _is_adapter(recipe: Recipe) -> bool:
+    return isinstance(recipe.method, Lora)
 
 
-def _classifier(texts: int, *, adapter: bool) -> str:
-    load = (
-        "from peft import AutoPeftModelForSequenceClassification\n"
-        "from transformers import AutoTokenizer\n\n"
-        'labels = json.loads(Path("receipt.json").read_text(encoding="utf-8"))["task"]["labels"]\n'
-        'model = AutoPeftModelForSequenceClassification.from_pretrained("model", num_labels=len(labels)).eval()\n'
-    )
-    if not adapter:
-        load = (
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-            'model = AutoModelForSequenceClassification.from_pretrained("model").eval()\n'
-        )
-    best = "labels[best]" if adapter else "model.config.id2label[best]"
-    return (
-        ("import json\nfrom pathlib import Path\n\n" if adapter else "")
-        + load
-        + 'tokenizer = AutoTokenizer.from_pretrained("model")\n'
-        + f'inputs = tokenizer({", ".join([_quoted(ASKED)] * texts)}, return_tensors="pt")\n'
-        + "best = model(**inputs).logits.argmax(-1).item()\n"
-        + f"print({best})"
-    )
+def _whole_text(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    """Of the tasks that say something of a whole text."""
+    pairs = bool(receipt["task"]["text_pair"])
+    return usage_code.whole_text(recipe.task.kind, pairs=pairs, adapter=_is_adapter(recipe))
 
 
-def _generator(recipe: Recipe, *, adapter: bool) -> str:
-    owner, model = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
-    names, tokens = "AutoTokenizer, GenerationConfig", recipe.evaluate.max_new_tokens
-    imports = f"from peft import {model}\nfrom transformers import {names}"
-    if owner == "transformers":
-        imports = f"from transformers import {model}, {names}"
-    return (
-        f"{imports}\n\n"
-        f'model = {model}.from_pretrained("model").eval()\n'
-        'tokenizer = AutoTokenizer.from_pretrained("model")\n'
-        "# says at which token an answer ends\n"
-        f'settings = GenerationConfig.from_pretrained("model", do_sample=False, max_new_tokens={tokens})\n'
-        f"{_inputs(recipe)}\n"
-        "output = model.generate(**inputs, generation_config=settings)\n"
-        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))'
-    )
+def _words(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    """A word's tag stands at the last of its tokens where the model reads from left to right, else at the first."""
+    return usage_code.words(last="causal_lm" in receipt["model"]["heads"], adapter=_is_adapter(recipe))
+
+
+def _mask(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    return usage_code.mask(adapter=_is_adapter(recipe))
+
+
+def _generator(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    tokens, inputs = recipe.evaluate.max_new_tokens, _inputs(recipe)
+    return usage_code.generator(inputs, max_new_tokens=tokens, adapter=_is_adapter(recipe))
 
 
 def _inputs(recipe: Recipe) -> str:
@@ -100,6 +97,16 @@ def _inputs(recipe: Recipe) -> str:
         ")"
     )
 
+
+WITHOUT: Mapping[str, Callable[[Recipe, Mapping[str, Any]], str]] = {
+    "chat": _generator,
+    "completion": _generator,
+    "classification": _whole_text,
+    "multilabel": _whole_text,
+    "regression": _whole_text,
+    "token_classification": _words,
+    "masked_lm": _mask,
+}
 
 COMMANDS = {
     "predict": "pegbox predict . --data rows.jsonl --out answers.jsonl",

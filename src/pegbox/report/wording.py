@@ -11,58 +11,12 @@ from typing import Any
 
 from pegbox.evaluation.bootstrap import RESAMPLES
 from pegbox.evaluation.verdict import BASE, FEW_SHOT, MINIMUM_UNITS, TRIVIAL, TUNED
-from pegbox.metrics import METRICS, Metric, lookup, reference_of
+from pegbox.metrics import Metric, lookup, reference_of
+from pegbox.report.metric_words import OF_A_HUNDRED, OF_NUMBERS, claim, meaning
+from pegbox.report.metric_words import SHARES as SHARES  # named here for those that say numbers
+from pegbox.report.metric_words import metric_name as metric_name
+from pegbox.report.task_words import words_of
 from pegbox.tasks import TASKS
-
-SHARES = ("exact_match", "accuracy")
-OF_A_HUNDRED = ("bleu", "chrf")
-OF_NUMBERS = ("mse", "rmse", "mae")  # errors on the scale of the user's own numbers, be these large or small
-METRIC_NAMES = {
-    "auroc": "AUROC",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "f1": "span F1",
-    "f1_macro": "macro F1",
-    "f1_weighted": "weighted F1",
-    "mae": "mean absolute error",
-    "matthews_correlation": "Matthews correlation",
-    "mse": "mean squared error",
-    "pearson": "Pearson correlation",
-    "precision": "span precision",
-    "r2": "R²",
-    "recall": "span recall",
-    "rmse": "RMSE",
-    "spearman": "Spearman correlation",
-    "token_f1": "token F1",
-}
-SCALES = {
-    "accuracy": "share of rows",
-    "auroc": "0 to 1, 0.5 by chance",
-    "bleu": "0 to 100",
-    "chrf": "0 to 100",
-    "exact_match": "share of rows",
-    "mae": "in the unit of the numbers",
-    "matthews_correlation": "-1 to 1",
-    "mse": "in the squared unit of the numbers",
-    "pearson": "-1 to 1",
-    "perplexity": "from 1 on",
-    "r2": "up to 1, 0 for always the mean",
-    "rmse": "in the unit of the numbers",
-    "spearman": "-1 to 1",
-}
-CLAIMS = {
-    "accuracy": "labels {value} of the test rows correctly",
-    "exact_match": "answers {value} of the test rows exactly",
-    "f1": "finds the entities of the test rows with an F1 of {value}",
-    "mae": "is off by {value} on average on the test rows",
-    "perplexity": "has a perplexity of {value} on the test texts",
-    "rmse": "is off by {value} (root mean square) on the test rows",
-}
-
-
-def metric_name(metric: str) -> str:
-    """A metric as people call it."""
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
 
 
 def metric_of(results: Mapping[str, Any], metric: str) -> Metric:
@@ -73,8 +27,7 @@ def metric_of(results: Mapping[str, Any], metric: str) -> Metric:
 def scale(metric: str, results: Mapping[str, Any]) -> str:
     """What a metric's numbers mean, and which way is better."""
     direction = "higher" if metric_of(results, metric).greater_is_better else "lower"
-    meaning = SCALES.get(metric, "0 to 1" if metric in METRICS else "a metric of your own")
-    return f"{meaning}; {direction} is better"
+    return f"{meaning(metric)}; {direction} is better"
 
 
 def number(value: float | None, metric: str) -> str:
@@ -159,6 +112,11 @@ EXPLANATIONS = {
 }
 
 
+def explanation_of(system: str, task: str) -> str:
+    """What a system is; empty where its name says it."""
+    return words_of(task).explanations.get(system, EXPLANATIONS.get(system, ""))
+
+
 def ranked(evaluation: Mapping[str, Any]) -> list[str]:
     """The systems: tuned first, then its rivals from the best to the worst; one without a finite value is last."""
     metric = evaluation["primary"]
@@ -189,11 +147,11 @@ def headline(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """The verdict in a sentence for everybody."""
     metric = evaluation["primary"]
     values = {system: number(found[metric]["value"], metric) for system, found in evaluation["systems"].items()}
-    claim = CLAIMS.get(metric, "scores {value} in " + metric_name(metric)).format(value=values[TUNED])
+    claimed = claim(metric, evaluation["task"]).format(value=values[TUNED])
     lower = "" if metric_of(evaluation, metric).greater_is_better else " (lower is better)"
     rival = deciding(evaluation)["against"]
     role = "" if evaluation["verdict"] == "worse" or evaluation["prompting_is_as_good"] else "the closest alternative, "
-    return f"{_lead(evaluation)} the tuned model {claim}; {role}the {names[rival]}, {values[rival]}{lower}."
+    return f"{_lead(evaluation)} the tuned model {claimed}; {role}the {names[rival]}, {values[rival]}{lower}."
 
 
 def _lead(evaluation: Mapping[str, Any]) -> str:
@@ -210,7 +168,7 @@ def statistics(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     least = f", the least favourable of {count} comparisons" if found == evaluation["comparison"] and count > 1 else ""
     return (
         f"Tuned against the {names[found['against']]}{least}: {difference(found['difference'], metric)} in "
-        f"{metric_name(metric)} (positive: tuned is better), 95 % interval {difference_bounds(found, metric)}, "
+        f"{metric_name(metric, evaluation['task'])} (positive: tuned is better), 95 % interval {difference_bounds(found, metric)}, "
         f"p {p_equals(found['p_value'])}; {found['test']}, {RESAMPLES:,} resamples of {size(evaluation)}."
     )
 

@@ -56,4 +56,5 @@ def _told(folder: RunFolder) -> dict[str, Any]:
         return told | dict.fromkeys(("value", "low", "high", "verdict"))
     evaluation = folder.read_json("evaluation.json")
     tuned = evaluation["systems"]["tuned"][evaluation["primary"]]
-    return told | {key: tuned[key] for key in ("value", "low", "high")} | {"verdict": evaluation["verdict"]}
+    found = {key: tuned[key] for key in ("value", "low", "high")}
+    return told | found | {"primary": evaluation["primary"], "verdict": evaluation["verdict"]}

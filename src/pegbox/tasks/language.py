@@ -12,8 +12,11 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, Record
+from pegbox.data.render import Renderer
+from pegbox.errors import RecipeError
 from pegbox.models.batch import Batch, at_least_float32, learnt_logits, pack, pad
 from pegbox.models.generation import count_close, generate
+from pegbox.recipe import Recipe
 from pegbox.tasks.base import Advance, Predictions, Task
 
 SHORT_ANSWER = 50  # characters; answers whose median is at most this are right or wrong as a whole
@@ -24,6 +27,12 @@ class LanguageTask(Task):
 
     head = "causal_lm"
     metrics: tuple[str, ...] = ("exact_match", "chrf", "token_f1")
+
+    def __init__(self, renderer: Renderer, recipe: Recipe, heads: frozenset[str] = frozenset()) -> None:
+        super().__init__(renderer, recipe, heads)
+        if "masked_lm" in heads:  # Transformers would load it for writing, and it would copy the tokens that it is to learn
+            cure = "give a model that writes, or learn the texts by `task: masked_lm`"
+            raise RecipeError("the model sees the text that follows and cannot write", where="model", cure=cure)
 
     @abstractmethod
     def prompt(self, record: Record, shots: Sequence[Record]) -> list[int]:

@@ -47,7 +47,7 @@ class TokenClassification(Task):
     metrics = ("f1", "precision", "recall")
     row_metric = "f1"
     loss_unit = "word"
-    trivial_name = "each word's most frequent tag"
+    trivial_name = "most frequent tag of each word"
     pipeline_tag = "token-classification"
 
     _labels: tuple[str, ...] = ()
@@ -116,6 +116,10 @@ class TokenClassification(Task):
     def shown(self, record: Record) -> str:
         """The words, joined by single spaces; offsets of spans count the characters of this text."""
         return running_text(_content(record).tokens)[0]
+
+    def typed(self, text: str) -> Mapping[str, Any]:
+        """The words of a text, parted where it has white space."""
+        return {"tokens": text.split()}
 
     def reference(self, record: Record) -> list[dict[str, Any]]:
         """The spans of the row's tags."""

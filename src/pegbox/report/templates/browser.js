@@ -43,18 +43,21 @@
   const line = (name, className, ...shown) =>
     make("div", {}, make("dt", { className }, ...name), make("dd", {}, ...shown));
 
-  const marked = (pieces) =>
-    make("span", { className: "text", dir: "auto" }, ...pieces.map(([kind, piece]) => kind === "same" ? piece : make(kind, {}, piece)));
+  const piece = ([kind, words, told]) => {  // marked by an element of that name, or marked and told what it is
+    if (told) return make("mark", { className: kind }, words, " ", make("small", {}, told));
+    return kind === "same" ? words : make(kind, {}, words);
+  };
+
+  const marked = (pieces) => make("span", { className: "text", dir: "auto" }, ...pieces.map(piece));
 
   const card = (row, data) => {
     const list = make("dl", { className: "answers" }, line(["input"], "", text(data.texts[row.input], data.most)));
-    if (row.reference !== null) list.append(line(["right answer"], "", text(data.texts[row.reference], data.most)));
+    if (row.reference !== null) list.append(line([data.right], "", text(data.texts[row.reference], data.most)));
     data.systems.forEach((system, at) => {
       const [answer, mark, tone] = row.answers[at];
       const said = make("span", { className: `mark ${tone}` }, mark);
       list.append(line([system.name], system.tuned ? "tuned" : "", text(data.texts[answer], data.most), " ", said));
-      const signs = ["its difference: ", make("del", {}, "missing"), ", ", make("ins", {}, "added")];
-      if (system.tuned && row.difference) list.append(line(signs, "", marked(row.difference)));
+      if (system.tuned && row.difference) list.append(line(data.signs.map(piece), "", marked(row.difference)));
     });
     const head = make("h3", {}, make("span", {}, row.kind), " ", make("span", {}, row.id));
     return make("article", { className: "row" }, head, list);
