@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from small_tokenizers import FAITHFUL, TEMPLATES, tokenizer
 
 import pegbox
+from made_tasks import made_task
 from pegbox.data.records import Row
 from pegbox.data.render import Renderer
 from pegbox.errors import DataError
@@ -33,7 +34,9 @@ So_far = Callable[[Chat | Completion, Sequence[int]], str]
 
 @cache
 def task(kind: str, template: str, chat: bool) -> Chat | Completion:
-    return (Chat if chat else Completion)(Renderer(tokenizer(kind, template)))
+    made = made_task("chat" if chat else "completion", Renderer(tokenizer(kind, template)))
+    assert isinstance(made, Chat | Completion)
+    return made
 
 
 def settled(asked: Chat | Completion, ids: Sequence[int]) -> str:

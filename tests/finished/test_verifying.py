@@ -397,3 +397,10 @@ def test_an_error_in_a_run_that_nobody_touched_is_a_bug_of_ours(run: Path, monke
         verify(run)
     flip(run / "timing.jsonl")
     assert "ZeroDivisionError" in found(run)["versions"]["message"]
+
+
+def test_a_number_near_zero_is_held_to_the_size_of_the_others() -> None:
+    answers = [3.0, -4.0, 1e-9]
+    assert verifying._size(answers) == 4.0 and verifying._size([[1.0, -2.5], [0.5, 1.0]]) == 2.5
+    assert verifying._alike(1e-9, 4e-5, 1e-4, 4.0) and not verifying._alike(1e-9, 4e-5, 1e-4)
+    assert not verifying._alike(1e-9, 5e-4, 1e-4, 4.0)

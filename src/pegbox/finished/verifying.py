@@ -130,15 +130,24 @@ def _differences(kept: Any, again: Any, where: str = "") -> Iterator[str]:
         yield f"{where} is {kept} and comes out as {again}"
 
 
-def _alike(one: Any, other: Any, tolerance: float) -> bool:
-    """Whether two JSON values are the same, numbers within a share of themselves."""
+def _alike(one: Any, other: Any, tolerance: float, size: float = 0.0) -> bool:
+    """Whether two JSON values are the same, numbers within a share of themselves, or of `size`."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key], tolerance) for key in one)
+        return one.keys() == other.keys() and all(_alike(one[key], other[key], tolerance, size) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_alike(*pair, tolerance) for pair in zip(one, other, strict=True))
+        return len(one) == len(other) and all(_alike(*pair, tolerance, size) for pair in zip(one, other, strict=True))
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=tolerance) or (math.isnan(one) and math.isnan(other))
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance * size) or (
+            math.isnan(one) and math.isnan(other)
+        )
     return bool(one == other)
+
+
+def _size(answers: Any) -> float:
+    """The largest number among answers: of those near zero, rounding is no share of themselves but of this."""
+    if isinstance(answers, list):
+        return max(map(_size, answers), default=0.0)
+    return abs(answers) if isinstance(answers, float) and math.isfinite(answers) else 0.0
 
 
 def _versions(subject: Subject) -> Finding:
@@ -180,11 +189,11 @@ def _answers(subject: Subject) -> Finding:
     given, device = run.answers([records[line["id"]] for line in chosen]), run.model.device
     exact = device.type == subject.receipt["hardware"]["device"] and not runtime.use_bf16(device, run.recipe.train.bf16)
     now = json.loads(json.dumps(given.answers))
-    tolerance = FLOAT32 if exact else BFLOAT16
+    tolerance, size = FLOAT32 if exact else BFLOAT16, _size([line["answers"]["tuned"] for line in lines])
     odd = [
         line["id"]
         for line, answer in zip(chosen, now, strict=True)
-        if not _alike(line["answers"]["tuned"], answer, tolerance)
+        if not _alike(line["answers"]["tuned"], answer, tolerance, size)
     ]
     return _weighed(odd, count, rounding=min(given.close, close), exact=exact)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from pegbox.recipe.own import is_own, as_reference, split
+from pegbox.recipe.own import as_reference, is_own, split
 from pegbox.recipe.values import Amount, ClassWeights, Frozen, Number
 
 WEIGHTS = "a weight for each label, or 'balanced': from how often train has it; default: none"

@@ -13,7 +13,7 @@ from typing import Any
 
 from pegbox.evaluation.verdict import TUNED
 from pegbox.metrics import reference_of
-from pegbox.report import rows, wording
+from pegbox.report import metric_words, rows, wording
 from pegbox.report.kinds import KINDS, Kind, Pieces
 from pegbox.report.task_words import Words, words_of
 from pegbox.report.written import LONG, shortened, written
@@ -32,9 +32,18 @@ class Reader:
     order: Sequence[str]
     right: Sequence[bool] | None
     ids: Mapping[str, str]
-    words: Words
+    task: str
     targets: Sequence[str]
-    kind: Kind
+
+    @property
+    def kind(self) -> Kind:
+        """What is shown of the task."""
+        return KINDS[self.task]
+
+    @property
+    def words(self) -> Words:
+        """What its answers are called."""
+        return words_of(self.task)
 
     @classmethod
     def of(
@@ -53,9 +62,8 @@ class Reader:
             order=wording.ranked(evaluation),
             right=rows.right_or_wrong(lines, evaluation),
             ids=rows.short_ids([line["id"] for line in lines]),
-            words=words_of(evaluation["task"]),
+            task=evaluation["task"],
             targets=state.get("targets", ()),
-            kind=KINDS[evaluation["task"]],
         )
 
     def _written(self, answer: Any, line: Mapping[str, Any]) -> str:
@@ -106,9 +114,7 @@ class Reader:
         if self.compared.all_or_nothing:
             return ("right", "right") if score else ("wrong", "wrong")
         value = wording.number(score if math.isfinite(score) else None, metric)
-        if self.words.row_mark:
-            return self.words.row_mark.format(value=value), "plain"
-        return f"{self.words.metrics.get(metric) or wording.metric_name(metric)} {value}", "plain"
+        return metric_words.row_mark(metric, value, self.task), "plain"
 
     def filters(self, changed: Sequence[int]) -> list[tuple[str, str, int]]:
         """The choices of rows: (value, words, how many rows). `changed`: those that changed most."""

@@ -17,6 +17,7 @@ from pegbox.evaluation.verdict import MINIMUM_UNITS
 from pegbox.report import comparison_pictures, metric_words, wording
 from pegbox.report.page import render
 from pegbox.report.rows import short_ids
+from pegbox.report.task_words import words_of
 from pegbox.report.written import shortened, written
 
 Found = Mapping[str, Any]
@@ -42,7 +43,6 @@ def comparison_page(found: Found) -> str:
         metrics=_metrics(found),
         signature=found.get("signature"),
         differences=_differences(found),
-        names=[run["name"] for run in runs],
         recipes=[(key, _values(row)) for key, row in found["recipes"].items()],
         curves_picture=comparison_pictures.curves(runs, _unit(found)),
         losses=[(run["name"], _losses(run)) for run in runs],
@@ -118,7 +118,7 @@ def statistics(found: Found) -> str:
 
 def _metrics(found: Found) -> dict[str, Any]:
     """Every metric of every run: a row per run."""
-    metrics = list(found["runs"][0]["metrics"])
+    heads = [(metric_words.metric_name(m, found["task"]), wording.scale(m, found)) for m in found["runs"][0]["metrics"]]
     table = [
         {
             "name": run["name"],
@@ -130,7 +130,6 @@ def _metrics(found: Found) -> dict[str, Any]:
         }
         for run in found["runs"]
     ]
-    heads = [(wording.metric_name(m, found["task"]), wording.scale(m, found)) for m in metrics]
     return {"heads": heads, "rows": table}
 
 
@@ -226,28 +225,26 @@ def _rows(found: Found) -> dict[str, Any]:
         f"The runs' scores differ in {wording.metric_name(told['metric'], found['task'])} on {count:,} of {found['rows']:,} rows. "
         f"{which if count > len(shown) else 'All of them are shown, those farthest apart first.' if count else ''}"
     )
-    return {"how": how, "cards": [_card(row, told["metric"], ids[row["ids"][first]]) for row in shown]}
+    metric, task = told["metric"], found["task"]
+    return {"how": how, "cards": [_card(row, metric, ids[row["ids"][first]], task) for row in shown]}
 
 
-def _card(row: Found, metric: str, place: str) -> dict[str, Any]:
+def _card(row: Found, metric: str, place: str, task: str) -> dict[str, Any]:
     scores = row["scores"]
     all_or_nothing = metric in wording.SHARES
     right = [name for name, score in scores.items() if score]
     said = []
     for name, answer in row["answers"].items():
-        score = scores[name]
-        mark, tone = (("right", "right") if score else ("wrong", "wrong")) if all_or_nothing else _mark(score, metric)
+        mark, tone = metric_words.row_mark(metric, wording.number(scores[name], metric), task), "plain"
+        if all_or_nothing:
+            mark = tone = "right" if scores[name] else "wrong"
         text = shortened(written(answer, row["input"]))
         said.append({"name": name, "text": text, "mark": mark, "tone": tone, "tuned": False})
     return {
         "id": place,
         "kind": f"right: {_listed(right)}" if all_or_nothing and right else "scores differ",
         "input": shortened(row["input"]),
-        "right": "right answer",
+        "right": words_of(task).right,
         "reference": None if row["reference"] == row["input"] else shortened(written(row["reference"], row["input"])),
         "answers": said,
     }
-
-
-def _mark(score: float | None, metric: str) -> tuple[str, str]:
-    return f"{wording.metric_name(metric)} {wording.number(score, metric)}", "plain"

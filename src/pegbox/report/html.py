@@ -38,7 +38,7 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
         statistics=wording.statistics(evaluation, names),
         model=receipt["model"]["name"],
         about=facts.about(receipt, recipe),
-        systems=results.systems(evaluation, names),
+        systems=results.in_parts(results.systems(evaluation, names)),
         comparisons=results.comparisons(evaluation, names),
         notes=results.notes(evaluation, receipt, recipe, names),
         systems_picture=pictures.systems(evaluation, names),

@@ -14,9 +14,9 @@ NAMES = {
     "cross_entropy": "cross-entropy",
     "focal": "focal loss",
     "binary_cross_entropy": "cross-entropy of each label by itself",
-    "mse": "mean squared error",
-    "mae": "mean absolute error",
-    "huber": "Huber's loss",
+    "mse": "squared error of standardised values",
+    "mae": "absolute error of standardised values",
+    "huber": "Huber's loss of standardised values",
 }
 COUNTED = {
     "cross_entropy": "{weighted}nats per {unit}",

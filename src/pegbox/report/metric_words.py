@@ -63,6 +63,11 @@ def claim(metric: str, task: str) -> str:
     return own.get(metric) or CLAIMS.get(metric, f"scores {{value}} in {metric_name(metric, task)}")
 
 
+def row_mark(metric: str, value: str, task: str) -> str:
+    """The score of a single answer, of which `value` are the digits."""
+    return (words_of(task).row_mark or f"{metric_name(metric, task)} {{value}}").format(value=value)
+
+
 def meaning(metric: str) -> str:
     """What a metric's numbers mean."""
     return SCALES.get(metric, "0 to 1" if metric in METRICS else "a metric of your own")

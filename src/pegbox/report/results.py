@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from pegbox.evaluation.verdict import FEW_SHOT, TUNED
 from pegbox.recipe import Recipe
 from pegbox.report import wording
 from pegbox.report.task_words import words_of
+
+ABREAST = 4  # metrics of a table, at most
 
 
 def systems(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -26,6 +29,21 @@ def systems(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         table.append({"name": names[system], "told": told, "cells": cells, "tuned": system == TUNED})
     heads = [(wording.metric_name(m, evaluation["task"]), wording.scale(m, evaluation)) for m in metrics]
     return {"heads": heads, "rows": table}
+
+
+def in_parts(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The table of systems as tables of a few metrics each, that fit beside one another; what systems are is told once."""
+    heads, count = table["heads"], -(-len(table["heads"]) // ABREAST)
+    ends = [round(len(heads) * part / count) for part in range(count + 1)]
+    return [
+        {
+            "heads": heads[start:end],
+            "rows": [
+                row | {"cells": row["cells"][start:end], "told": "" if start else row["told"]} for row in table["rows"]
+            ],
+        }
+        for start, end in pairwise(ends)
+    ]
 
 
 def comparisons(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:

@@ -48,7 +48,16 @@ def _labels(answer: Sequence[str], text: str, targets: Sequence[str]) -> str:
 
 
 def _entities(answer: Sequence[Mapping[str, Any]], text: str, targets: Sequence[str]) -> str:
-    return "; ".join(f"{span['label']}: {text[span['start'] : span['end']]}" for span in answer)
+    return "; ".join(f"{span['label']}: {_spanned(span, text)}" for span in answer)
+
+
+def _spanned(span: Mapping[str, Any], text: str) -> str:
+    """A span's words; their numbers where it was made of another text, so that its letters are no words of this one."""
+    start, end = span["start"], span["end"]
+    if start < end <= len(text) and not (text[start - 1 : start].strip() or text[end : end + 1].strip()):
+        return text[start:end]
+    first, last = span["first_word"] + 1, span["last_word"] + 1
+    return f"word {first}" if first == last else f"words {first} to {last}"
 
 
 def _likelihood(answer: Mapping[str, Any], text: str, targets: Sequence[str]) -> str:
