@@ -40,6 +40,7 @@ campaigns: $(ready)  ## the long simulations, whose figures are committed
 	$(python) benchmarks/verdict_simulation.py
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py labels
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py demo
+	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py tasks
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -202,3 +202,24 @@ def test_perplexities_are_shown_as_what_they_are(tmp_path: Path) -> None:
     assert page.all("h1")[0].text.endswith("(lower is better).")
     assert "nats over 10 tokens perplexity" in page.all("article")[0].text
     assert "right answer" not in page.all("article")[0].text
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"), [(("mae", "mae"), "deviations per value"), (("mae", "mse"), "each run's own")]
+)
+def test_runs_of_numbers_are_compared_in_their_own_words_and_their_losses_by_their_unit(
+    tmp_path: Path, losses: tuple[str, str], told: str
+) -> None:
+    for name, loss, off in zip(("near", "far"), losses, (0.25, 1.5), strict=True):
+        rows = [line(n, n + off * (-1) ** n, reference=float(n)) for n in range(1, 61)]
+        rows = [row | {"answers": row["answers"] | {"trivial": 30.5}} for row in rows]
+        train = {"learning_rate": 1e-3, "loss": loss}
+        run(tmp_path / name, rows, task="regression", primary="rmse", log=log(0.5), recipe={"train": train})
+    page = read_page(comparison_page(compare([tmp_path / "far", tmp_path / "near"], resamples=1_000)))
+    assert page.all("h1")[0].text == (
+        "Better: near is off by 0.250 (root mean square) on the test rows; far, 1.500 (lower is better)."
+    )
+    marks = {mark.text for mark in page.all("span") if mark.attributes.get("class", "").startswith("mark")}
+    assert marks == {"off by 0.250", "off by 1.500"}
+    assert "right value" in page.text
+    assert f"validation loss, {told}" in [text.text for text in page.all("text")]

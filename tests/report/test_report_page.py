@@ -84,7 +84,7 @@ def test_many_metrics_are_parted_into_tables_that_fit_each_metric_once(pages: Ma
     assert heads == [["RMSE (primary)", "mean absolute error"], ["R²", "Pearson correlation", "Spearman correlation"]]
     for table, metrics in zip(tables, heads, strict=True):
         rows = table.all("tbody")[0].all("tr")
-        assert [row.all("th")[0].children[0] for row in rows][0] == "tuned model" and len(rows) == 3
+        assert rows[0].all("th")[0].children[0] == "tuned model" and len(rows) == 3
         assert {len(row.all("td")) for row in rows} == {len(metrics)}
 
 

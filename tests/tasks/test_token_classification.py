@@ -43,7 +43,11 @@ PLACES = [
 ]
 
 
-FOLDERS: dict[str, Callable[[Path], Path]] = {"bert": encoder_folder, "llama": causal_folder, "t5": encoder_decoder_folder}
+FOLDERS: dict[str, Callable[[Path], Path]] = {
+    "bert": encoder_folder,
+    "llama": causal_folder,
+    "t5": encoder_decoder_folder,
+}
 
 
 def tagged(count: int, seed: int = 0) -> list[TaggedWords]:
