@@ -40,9 +40,7 @@ class PegboxDataModule(LightningDataModule):
         """The validation rows in their order, `batch_size` at a time."""
         ready, ranks = self.module.ready, self._ranks
         rows, size = ready.data.validation, ready.recipe.train.batch_size
-        return Loader(
-            math.ceil(len(rows) / size), lambda index: share(ready, -1, rows[index * size :][:size], ranks)
-        )
+        return Loader(math.ceil(len(rows) / size), lambda index: share(ready, -1, rows[index * size :][:size], ranks))
 
     def predict_dataloader(self) -> Loader[Sequence[Record]]:
         """The test rows in their order; with several ranks each answers its share."""
