@@ -30,9 +30,7 @@ class LanguageTask(Task):
 
     def __init__(self, renderer: Renderer, recipe: Recipe, heads: frozenset[str] = frozenset()) -> None:
         super().__init__(renderer, recipe, heads)
-        if (
-            "masked_lm" in heads
-        ):  # it can be loaded for writing, but it sees the tokens that it is to learn, and copies them
+        if "masked_lm" in heads:  # such a model can be loaded for writing; it would copy the tokens that it is to learn
             cure = "give a model that writes, or learn the texts by `task: masked_lm`"
             raise RecipeError("the model sees the text that follows and cannot write", where="model", cure=cure)
 
