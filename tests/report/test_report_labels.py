@@ -60,6 +60,25 @@ def test_the_confusion_matrix_is_drawn_and_listed_as_scikit_learn_has_it(pages: 
     assert f"{np.trace(matrix)} of 240 rows on its diagonal" in picture.attributes["aria-label"]
 
 
+def test_each_number_stands_in_the_row_of_its_right_label_and_the_column_of_the_one_said(
+    pages: Mapping[str, Element],
+) -> None:
+    names, matrix = confusion(MADE["classification"][1], "tuned")
+    texts = section(pages["classification"], "labels").all("svg")[0].all("text")
+    placed = [(text.text, *(float(text.attributes[axis]) for axis in "xy")) for text in texts]
+    top = min(y for text, _, y in placed if text == "1")
+    heads = {x: int(text) - 1 for text, x, y in placed if text.isdecimal() and y == pytest.approx(top, abs=1)}
+    rows = {y: names.index(text.split(" ", 1)[1]) for text, _, y in placed if text[2:] in names}
+    assert sorted(heads.values()) == sorted(rows.values()) == list(range(8))
+    drawn = np.zeros((8, 8), dtype=int)
+    for text, x, y in placed:
+        if text.isdecimal() and y > top + 1:
+            drawn[rows[min(rows, key=lambda at: abs(at - y))], heads[min(heads, key=lambda at: abs(at - x))]] = int(
+                text
+            )
+    assert (drawn == matrix).all() and (matrix != matrix.T).any()
+
+
 def test_two_labels_are_named_at_both_sides_with_counts_and_shares(tmp_path: Path) -> None:
     lines = label_lines(("no", "yes"), 60)
     page = page_of(tmp_path, recipe_of("classification", "f1_macro"), lines, task={"temperature": 1.0})
@@ -117,6 +136,12 @@ def test_the_bins_of_the_reliability_diagram_add_up_to_the_calibration_error() -
     for bin in bins:
         inside = sure[(sure > bin["low"]) & (sure <= bin["high"])]
         assert len(inside) == bin["rows"] and inside.mean() == pytest.approx(bin["sure"])
+
+
+def test_a_probability_at_the_edge_of_two_bins_belongs_to_the_lower_one() -> None:
+    edges = np.arange(1, 16) / 15
+    found = labels.reliability(edges, np.ones(15, dtype=bool))
+    assert [(bin["high"], bin["rows"]) for bin in found] == [(pytest.approx(edge), 1) for edge in edges]
 
 
 @pytest.mark.parametrize(

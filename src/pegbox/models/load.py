@@ -233,7 +233,8 @@ def heads_of(folder: Path) -> frozenset[str]:
     """The kinds of heads that the folder's checkpoint brings along, by the name of its architecture."""
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     names = config.architectures or ()
-    return frozenset(head for name in names for end, head in BROUGHT.items() if name.endswith(end))
+    found = {head for name in names for end, head in BROUGHT.items() if name.endswith(end)}
+    return frozenset(found if config.is_encoder_decoder else found - {"seq2seq"})  # models of images use that name, too
 
 
 def stop_ids(folder: Path) -> list[int]:

@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 from pegbox.data.records import LabelSetText, Record
 from pegbox.errors import DataError
 from pegbox.metrics import FloatArray
-from pegbox.recipe import BinaryCrossEntropy
 from pegbox.tasks import rivals
 from pegbox.tasks.base import Advance, Predictions
 from pegbox.tasks.calibration import HALF, by_label, find_thresholds, sigmoid
@@ -34,7 +33,6 @@ class Multilabel(WholeTextTask):
     kind = "multilabel"
     metrics = ("f1_macro", "f1_weighted", "accuracy", "auroc")
     row_metric = "accuracy"
-    default_loss = BinaryCrossEntropy()
     trivial_name = "best set of labels for all rows alike"
     problem_type = "multi_label_classification"
     _labels: tuple[str, ...] = ()

@@ -28,7 +28,6 @@ from transformers import PreTrainedModel
 from pegbox.data.records import Record, ScoredText
 from pegbox.errors import DataError
 from pegbox.metrics import FloatArray
-from pegbox.recipe import MSE
 from pegbox.tasks import rivals
 from pegbox.tasks.base import Advance, Predictions
 from pegbox.tasks.whole_text import WholeTextTask
@@ -44,7 +43,6 @@ class Regression(WholeTextTask):
     metrics = ("rmse", "mae", "r2", "pearson", "spearman", "mse")
     row_metric = "mae"
     loss_unit = "value"
-    default_loss = MSE()
     trivial_name = "mean of the training rows"
     problem_type = "regression"
     _targets: tuple[str, ...] = ()
