@@ -58,11 +58,10 @@ def ask_base(
     *,
     shots: Sequence[Record],
     max_new_tokens: int,
-    seed: int,
 ) -> dict[str, Predictions]:
     """The answers of every system that does not need the tuned model."""
     answers = {"trivial": task.trivial(known.train, test)}
-    answers |= task.rivals(base, known.train, known.validation, test, seed)
+    answers |= task.rivals(base, known.train, known.validation, test)
     if task.zero_shot:
         answers["base"] = ask(task, base, test, "base model", max_new_tokens=max_new_tokens)
         if shots:

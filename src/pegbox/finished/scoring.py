@@ -31,7 +31,7 @@ def answer_all(run: Run, known: Splits, rows: Sequence[Record]) -> dict[str, Pre
     shots = systems.fitting_shots(task, wanted, rows, room)
     base = run.load_base(task.base_head)
     with runtime.autocast(base.device, runtime.use_bf16(base.device, recipe.train.bf16)):
-        answers = systems.ask_base(task, base, known, rows, shots=shots, max_new_tokens=tokens, seed=recipe.seed)
+        answers = systems.ask_base(task, base, known, rows, shots=shots, max_new_tokens=tokens)
     del base
     answers["tuned"] = run.answers(rows)
     if task.permutes:

@@ -204,7 +204,6 @@ class Task(ABC):
         train: Sequence[Record],
         validation: Sequence[Record],
         test: Sequence[Record],
-        seed: int,
     ) -> Mapping[str, Predictions]:
         """Other systems that a fine-tuned model should beat, by their name in the contract.
 

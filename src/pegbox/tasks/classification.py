@@ -26,7 +26,7 @@ from pegbox.tasks import rivals
 from pegbox.tasks.base import Advance, Predictions
 from pegbox.tasks.calibration import by_label, find_temperature, logarithm, softmax, tempered
 from pegbox.tasks.ranking import Ranking, count_close
-from pegbox.tasks.whole_text import WholeTextTask
+from pegbox.tasks.whole_text import Learner, WholeTextTask
 
 
 class Classification(WholeTextTask):
@@ -89,23 +89,9 @@ class Classification(WholeTextTask):
         """The label's name."""
         return _label(record)
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        records: Sequence[Record],
-        *,
-        shots: Sequence[Record] = (),
-        max_new_tokens: int = 0,
-        advance: Advance = lambda rows: None,
-    ) -> Predictions:
-        """The names of the likeliest labels, and the probability of each label."""
-        return self._told(self.probabilities(model, records, advance))
-
-    def probabilities(
-        self, model: PreTrainedModel, records: Sequence[Record], advance: Advance = lambda rows: None
-    ) -> FloatArray:
-        """float64 [rows, labels]: the softmax of the head's outputs at the temperature."""
-        return softmax(self.outputs(model, records, advance), self._temperature)
+    def answered(self, outputs: FloatArray) -> Predictions:
+        """The names of the likeliest labels, and the probability of each label at the temperature."""
+        return self._told(softmax(outputs, self._temperature))
 
     def _told(self, probabilities: FloatArray) -> Predictions:
         """What probabilities [rows, labels] say; of equals the first in the alphabet."""
@@ -153,25 +139,18 @@ class Classification(WholeTextTask):
         shares = np.array([[counts.get(label, 0) / len(train) for label in self._labels]])
         return self._told(np.repeat(shares, len(test), axis=0))
 
-    def rivals(
-        self,
-        base: PreTrainedModel,
-        train: Sequence[Record],
-        validation: Sequence[Record],
-        test: Sequence[Record],
-        seed: int,
-    ) -> Mapping[str, Predictions]:
-        """Logistic regression on words and on the untouched model's features, at their own temperatures."""
+    def learner(self, train: Sequence[Record], validation: Sequence[Record]) -> Learner:
+        """Logistic regression, at a temperature of its own."""
         classes, known = self._classes(train), self._classes(validation)
         truth = (known[:, None] == np.arange(len(self._labels))).astype(np.float64)
         primary = self.recipe.evaluate.primary or self.primary(train)
         judge = rivals.by_metric(primary, self._told, [self.reference(record) for record in validation], truth)
-        answers = {}
-        for name, given in rivals.inputs(self, base, train, validation, test):
+
+        def fit(given: rivals.Inputs) -> Predictions:
             found = rivals.logistic(given, classes, len(self._labels), judge)
-            temperature = find_temperature(logarithm(found.validation), known)
-            answers[name] = self._told(tempered(found.test, temperature))
-        return answers
+            return self._told(tempered(found.test, find_temperature(logarithm(found.validation), known)))
+
+        return fit
 
 
 def _label(record: Record) -> str:

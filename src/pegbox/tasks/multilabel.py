@@ -21,10 +21,10 @@ from pegbox.data.records import LabelSetText, Record
 from pegbox.errors import DataError
 from pegbox.metrics import FloatArray
 from pegbox.tasks import rivals
-from pegbox.tasks.base import Advance, Predictions
+from pegbox.tasks.base import Predictions
 from pegbox.tasks.calibration import HALF, by_label, find_thresholds, sigmoid
 from pegbox.tasks.rivals import Judge
-from pegbox.tasks.whole_text import WholeTextTask
+from pegbox.tasks.whole_text import Learner, WholeTextTask
 
 
 class Multilabel(WholeTextTask):
@@ -57,7 +57,7 @@ class Multilabel(WholeTextTask):
 
     def calibrate(self, model: PreTrainedModel, validation: Sequence[Record]) -> None:
         """Find the thresholds."""
-        found = find_thresholds(self.probabilities(model, validation), self._present(validation))
+        found = find_thresholds(sigmoid(self.outputs(model, validation)), self._present(validation))
         self._thresholds = tuple(found.tolist())
 
     def state(self) -> dict[str, Any]:
@@ -81,23 +81,9 @@ class Multilabel(WholeTextTask):
         """The labels' names, sorted."""
         return list(_label_set(record))
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        records: Sequence[Record],
-        *,
-        shots: Sequence[Record] = (),
-        max_new_tokens: int = 0,
-        advance: Advance = lambda rows: None,
-    ) -> Predictions:
+    def answered(self, outputs: FloatArray) -> Predictions:
         """The names of the labels that reach their thresholds, sorted, and the probability of each label."""
-        return self._told(self.probabilities(model, records, advance), np.array(self._thresholds))
-
-    def probabilities(
-        self, model: PreTrainedModel, records: Sequence[Record], advance: Advance = lambda rows: None
-    ) -> FloatArray:
-        """float64 [rows, labels]: the sigmoid of the head's outputs."""
-        return sigmoid(self.outputs(model, records, advance))
+        return self._told(sigmoid(outputs), np.array(self._thresholds))
 
     def _told(self, probabilities: FloatArray, thresholds: FloatArray) -> Predictions:
         """What probabilities [rows, labels] say."""
@@ -133,22 +119,16 @@ class Multilabel(WholeTextTask):
         every = self._told(shares[None], np.where(best, 0.0, 2.0))
         return Predictions(every.answers * len(test), probabilities=every.probabilities * len(test))
 
-    def rivals(
-        self,
-        base: PreTrainedModel,
-        train: Sequence[Record],
-        validation: Sequence[Record],
-        test: Sequence[Record],
-        seed: int,
-    ) -> Mapping[str, Predictions]:
-        """Logistic regression for each label on words and on the untouched model's features, at their own thresholds."""
+    def learner(self, train: Sequence[Record], validation: Sequence[Record]) -> Learner:
+        """Logistic regression for each label, at thresholds of its own."""
         present, known = self._present(train), self._present(validation)
         judge = self._judge(validation, lambda said: self._told(said, find_thresholds(said, known)))
-        answers = {}
-        for name, given in rivals.inputs(self, base, train, validation, test):
+
+        def fit(given: rivals.Inputs) -> Predictions:
             found = rivals.one_vs_rest(given, present, judge)
-            answers[name] = self._told(found.test, find_thresholds(found.validation, known))
-        return answers
+            return self._told(found.test, find_thresholds(found.validation, known))
+
+        return fit
 
 
 def _label_set(record: Record) -> tuple[str, ...]:

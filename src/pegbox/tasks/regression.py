@@ -23,14 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from pegbox.data.records import Record, ScoredText
 from pegbox.errors import DataError
 from pegbox.metrics import FloatArray
 from pegbox.tasks import rivals
-from pegbox.tasks.base import Advance, Predictions
-from pegbox.tasks.whole_text import WholeTextTask
+from pegbox.tasks.base import Predictions
+from pegbox.tasks.whole_text import Learner, WholeTextTask
 
 DIGITS = 6  # of an answer, behind the first one of the target's deviation
 Answer = float | list[float]  # of one target, or of several
@@ -112,17 +111,8 @@ class Regression(WholeTextTask):
         """The row's number, or its numbers in the order of the targets."""
         return _one_or_list([_scores(record)[name] for name in self._targets])
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        records: Sequence[Record],
-        *,
-        shots: Sequence[Record] = (),
-        max_new_tokens: int = 0,
-        advance: Advance = lambda rows: None,
-    ) -> Predictions:
+    def answered(self, outputs: FloatArray) -> Predictions:
         """The head's numbers in the targets' own units."""
-        outputs = self.outputs(model, records, advance)
         return self._told(outputs * np.array(self._deviation) + np.array(self._mean))
 
     def _told(self, numbers: FloatArray) -> Predictions:
@@ -139,22 +129,12 @@ class Regression(WholeTextTask):
         """The mean of each target in train: no other constant has a smaller squared error there."""
         return self._told(np.repeat(self._values(train).mean(axis=0)[None], len(test), axis=0))
 
-    def rivals(
-        self,
-        base: PreTrainedModel,
-        train: Sequence[Record],
-        validation: Sequence[Record],
-        test: Sequence[Record],
-        seed: int,
-    ) -> Mapping[str, Predictions]:
-        """Ridge regression on words and on the untouched model's features."""
+    def learner(self, train: Sequence[Record], validation: Sequence[Record]) -> Learner:
+        """Ridge regression."""
         primary = self.recipe.evaluate.primary or self.primary(train)
         references = [self.reference(record) for record in validation]
         judge = rivals.by_metric(primary, self._told, references, self._values(validation))
-        return {
-            name: self._told(rivals.ridge(given, self._values(train), judge).test)
-            for name, given in rivals.inputs(self, base, train, validation, test)
-        }
+        return lambda given: self._told(rivals.ridge(given, self._values(train), judge).test)
 
 
 def _scores(record: Record) -> Mapping[str, float]:

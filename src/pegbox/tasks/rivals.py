@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,9 @@ from transformers import PreTrainedModel
 from pegbox.data.records import Record
 from pegbox.metrics import FloatArray, line_statistics, lookup
 from pegbox.tasks.base import Predictions
-from pegbox.tasks.whole_text import WholeTextTask
+
+if TYPE_CHECKING:
+    from pegbox.tasks.whole_text import WholeTextTask
 
 IntArray = NDArray[np.int64]
 Judge = Callable[[FloatArray], tuple[float, ...]]

@@ -6,16 +6,19 @@ A new head cannot answer zero-shot, so the rivals learn as well: on bags of word
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, LabelledText, LabelSetText, Record, ScoredText, WholeText
+from pegbox.metrics import FloatArray
 from pegbox.models.batch import Batch, at_least_float32, hidden_states, pack, pad, whole_text_logits
-from pegbox.tasks.base import Advance, Task
+from pegbox.tasks import rivals
+from pegbox.tasks.base import Advance, Predictions, Task
 
+Learner = Callable[[rivals.Inputs], Predictions]
 ROWS_AT_ONCE = 64
 BETWEEN = "\n\n"  # the texts of a pair, where the tokenizer has no token of its own to put between them
 
@@ -86,6 +89,33 @@ class WholeTextTask(Task):
         """The text, or both."""
         content = whole_text(record)
         return content.text if content.text_pair is None else f"{content.text}\n{content.text_pair}"
+
+    @abstractmethod
+    def answered(self, outputs: FloatArray) -> Predictions:
+        """What the head's outputs [rows, K] say."""
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        records: Sequence[Record],
+        *,
+        shots: Sequence[Record] = (),
+        max_new_tokens: int = 0,
+        advance: Advance = lambda rows: None,
+    ) -> Predictions:
+        """What the head's outputs say."""
+        return self.answered(self.outputs(model, records, advance))
+
+    @abstractmethod
+    def learner(self, train: Sequence[Record], validation: Sequence[Record]) -> Learner:
+        """What learns from numbers of the training rows, chooses on those of validation, and answers the test rows."""
+
+    def rivals(
+        self, base: PreTrainedModel, train: Sequence[Record], validation: Sequence[Record], test: Sequence[Record]
+    ) -> Mapping[str, Predictions]:
+        """The learner on words, and on the untouched model's features."""
+        learn = self.learner(train, validation)
+        return {name: learn(given) for name, given in rivals.inputs(self, base, train, validation, test)}
 
     def outputs(
         self, model: PreTrainedModel, records: Sequence[Record], advance: Advance = lambda rows: None
