@@ -73,7 +73,7 @@ def ticket(draw: random.Random, number: int) -> dict[str, Any]:
 
 def tagged(draw: random.Random, number: int) -> dict[str, Any]:
     tokens = sentence(draw, 3 + number % 4).split()
-    return {"tokens": tokens, "ner_tags": [draw.randrange(3) for _ in tokens]}
+    return {"tokens": tokens, "ner_tags": [draw.choice(["O", "B-X", "I-X"]) for _ in tokens]}
 
 
 def entailed(draw: random.Random, number: int) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def flagged(draw: random.Random, number: int) -> dict[str, Any]:
 
 
 def scored(draw: random.Random, number: int) -> dict[str, Any]:
-    return {"sentence1": sentence(draw), "sentence2": sentence(draw), "score": draw.random() * 5}
+    return {"sentence1": sentence(draw, 3), "sentence2": sentence(draw, 3), "score": draw.random() * 5}
 
 
 def genres(draw: random.Random, number: int) -> dict[str, Any]:

@@ -299,3 +299,10 @@ def test_a_column_about_people_is_offered_for_fairness(tmp_path: Path) -> None:
 
 def about_people(draw: random.Random, number: int) -> dict[str, Any]:
     return files.ticket(draw, number) | {"gender": draw.choice(["f", "m", "x"])}
+
+
+def test_tags_that_are_numbers_are_refused_with_the_cure(tmp_path: Path) -> None:
+    numbered = made(60, lambda draw, n: {"tokens": sentence(draw, 4).split(), "ner_tags": [n % 3, 0, 1, 2]})
+    with pytest.raises(RecipeError, match="'ner_tags' holds numbers") as refusal:
+        proposed(tmp_path, numbered)
+    assert "B-PER" in str(refusal.value.cure)

@@ -63,6 +63,9 @@ def tagged(columns: Columns) -> Guess | None:
         ]
         tags = find(fitting, names.TAGS) or (fitting[0] if fitting else None)
         if max(lengths) > 1 and tags is not None and tokens.normal not in names.TAGS:
+            if not all(isinstance(tag, str) for value in tags.values for tag in value):
+                cure = "write the tags' names: O, B-PER, I-PER (a hub data set keeps them in its features)"
+                raise RecipeError(f"{shown(tags.name)} holds numbers, which do not say what is a name", cure=cure)
             why = f"each word of {shown(tokens.name)} has a tag in {shown(tags.name)}"
             return Guess("token_classification", "sure", (why,), {"tokens": tokens.name, "tags": tags.name})
     return None
