@@ -46,7 +46,7 @@ class Size:
     rows: int
 
 
-FULL, SMALL = Size(read=7000, epochs=6, rows=2500), Size(read=150, epochs=1, rows=150)
+FULL, SMALL = Size(read=5000, epochs=2, rows=1500), Size(read=150, epochs=1, rows=150)
 
 
 def divided(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
