@@ -24,7 +24,7 @@ from pegbox.data.splits import SPLITS
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
 from pegbox.finished import Run
-from pegbox.finished.scoring import answer_all, predictions, score_run
+from pegbox.finished.scoring import answer_all, ask_tuned, ask_untouched, predictions, score_run
 from pegbox.methods import METHODS
 from pegbox.metrics import lookup, own_metrics
 from pegbox.models import load as models
@@ -313,8 +313,9 @@ def _judge(run: Run, data: Prepared) -> Run:
     """Step 4: every system answers the test rows, the verdict is found, and the report is written."""
     began = time.monotonic()
     rows = systems.choose(data.splits.test, run.recipe.evaluate.max_rows, run.recipe.seed)
+    answers = ask_untouched(run, data.splits, rows)
     run.calibrate(data.splits.validation)
-    answers = answer_all(run, data.splits, rows)
+    answers |= ask_tuned(run, rows)
     run.folder.write_lines("predictions.jsonl", predictions(run, rows, answers))
     evaluation = score_run(run)
     evaluation["close_calls"] = {name: given.close for name, given in answers.items()}

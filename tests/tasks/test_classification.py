@@ -213,7 +213,7 @@ RIGHT_PACK = batches.pack
 def test_the_check_sees_rows_of_a_pack_that_are_pooled_one_token_too_far(
     task: Classification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pegbox.tasks.whole_text.pack", ends_of_the_next)
+    monkeypatch.setattr("pegbox.tasks.base.pack", ends_of_the_next)
     with pytest.raises(AssertionError):
         check_packs_are_rows_alone(task, "llama", PAD)
 

@@ -18,7 +18,12 @@ from pegbox.tasks import Predictions
 
 
 def answer_all(run: Run, known: Splits, rows: Sequence[Record]) -> dict[str, Predictions]:
-    """The answers of every system to the same rows, tuned last; one model is in memory at a time.
+    """The answers of every system to the same rows, tuned last; one model is in memory at a time."""
+    return ask_untouched(run, known, rows) | ask_tuned(run, rows)
+
+
+def ask_untouched(run: Run, known: Splits, rows: Sequence[Record]) -> dict[str, Predictions]:
+    """The answers of every system that does not need the tuned model.
 
     Of the splits that are `known`, rivals learn from train, and set what they choose on validation.
     """
@@ -31,12 +36,13 @@ def answer_all(run: Run, known: Splits, rows: Sequence[Record]) -> dict[str, Pre
     shots = systems.fitting_shots(task, wanted, rows, room)
     base = run.load_base(task.base_head)
     with runtime.autocast(base.device, runtime.use_bf16(base.device, recipe.train.bf16)):
-        answers = systems.ask_base(task, base, known, rows, shots=shots, max_new_tokens=tokens)
-    del base
-    answers["tuned"] = run.answers(rows)
-    if task.permutes:
-        answers["permuted"] = systems.permuted(answers["tuned"], recipe.seed)
-    return answers
+        return systems.ask_base(task, base, known, rows, shots=shots, max_new_tokens=tokens)
+
+
+def ask_tuned(run: Run, rows: Sequence[Record]) -> dict[str, Predictions]:
+    """The tuned model's answers, and the same dealt out at random where that can be."""
+    tuned = run.answers(rows)
+    return {"tuned": tuned} | ({"permuted": systems.permuted(tuned, run.recipe.seed)} if run.task.permutes else {})
 
 
 def predictions(run: Run, rows: Sequence[Record], answers: Mapping[str, Predictions]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def fetch(archive: Archive, carries: str, where: str) -> Path:
 
     folder = built_once(key, bring)
     files = list(folder.iterdir())
-    if len(files) != 1 or _sha256(files[0]) != archive.sha256:
+    if len(files) != 1 or sha256(files[0]) != archive.sha256:
         told = f"what lies in the cache is not {archive}, which carries {carries}"
         raise RecipeError(told, where=where, cure=f"delete {folder}; it is fetched again")
     return files[0]
@@ -97,6 +97,7 @@ def _failure(
     return RecipeError(f"{archive}, which carries {carries}, could not be fetched: {said}", where=where, cure=cure)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ Shapes: B rows of T tokens (a pack is one row), N learnt tokens, V the vocabular
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -156,6 +156,12 @@ def learnt_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     unique, where = torch.unique(batch.places, return_inverse=True)
     logits: torch.Tensor = model(**batch.inputs, use_cache=False, logits_to_keep=unique).logits[0]
     return logits if len(unique) == len(where) and bool((unique == batch.places).all()) else logits[where]
+
+
+def of_like_length(rows: Sequence[Sized], at_once: int) -> Iterator[list[int]]:
+    """The indices of all rows, the shortest first, in parts of at most `at_once`: so that little is padded."""
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    return (order[start : start + at_once] for start in range(0, len(order), at_once))
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:

@@ -27,7 +27,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pegbox.kernels.growing_cache import growing_cache
 from pegbox.models import transformers_loop
-from pegbox.models.batch import attends_only, shared_prefix
+from pegbox.models.batch import attends_only, of_like_length, shared_prefix
 
 CLOSE = 1e-4
 
@@ -90,9 +90,7 @@ def generate(
     answers = [Answer() for _ in prompts]
     prefix = shared_prefix(prompts)
     shared = _prefill(model, prompts[0][:prefix]) if prefix else []
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in of_like_length(prompts, batch_size):
         rows = _Rows(model, [prompts[i] for i in chosen], prefix, shared)
         for _ in _decode(rows, [answers[i] for i in chosen], stop_ids, max_new_tokens):
             pass

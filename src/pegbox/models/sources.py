@@ -7,7 +7,6 @@ exists, a name of the hub's form, or refused. Only safetensors are accepted as w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from pegbox.errors import RecipeError
 from pegbox.models import gguf, packages
+from pegbox.models.archives import sha256
 from pegbox.models.cache import FORMAT, built_once
 
 log = logging.getLogger("pegbox")
@@ -64,8 +64,7 @@ def _local(name: str) -> ModelFolder | None:
         return None
     if path.suffix.lower() != ".gguf":
         raise RecipeError(f"{name} is a file, but not a .gguf file", where="model", cure=WAYS)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     return ModelFolder(name, built_once(f"gguf-{digest[:32]}-{FORMAT}", lambda out: gguf.convert(path, out)), GGUF_FILE)
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, Record
 from pegbox.data.render import Renderer
-from pegbox.models.batch import Batch
+from pegbox.models.batch import Batch, pack, pad
 from pegbox.recipe import FITTING, Loss, Recipe
 from pegbox.tasks import losses
 
@@ -111,9 +111,11 @@ class Task(ABC):
     def encode(self, record: Record) -> Example:
         """The record in tokens. Raises ValueError, saying why, where the record cannot be learnt."""
 
-    @abstractmethod
     def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
-        """The examples of one micro-batch as tensors."""
+        """The examples of one micro-batch as tensors: packed into one sequence where the model can, else padded."""
+        if packed:
+            return pack(examples, share_prefix=share_prefix)
+        return pad(examples, int(self.renderer.tokenizer.pad_token_id))
 
     def drawn(self, example: Example, step: int) -> Example:
         """The example as update `step` (from 0; -1: validation) learns it, where something is drawn anew each time.

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from pegbox.data.records import Example, Record
 from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
-from pegbox.models.batch import Batch, at_least_float32, learnt_logits, pack, pad
+from pegbox.models.batch import Batch, at_least_float32, learnt_logits
 from pegbox.models.generation import count_close, generate
 from pegbox.recipe import Recipe
 from pegbox.tasks.base import Advance, Predictions, Task
@@ -41,13 +41,6 @@ class LanguageTask(Task):
     def prompt_length(self, record: Record, shots: Sequence[Record]) -> int:
         """The length of the prompt."""
         return len(self.prompt(record, shots))
-
-    def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
-        """Packed into one sequence where the model can, else padded."""
-        if packed:
-            return pack(examples, share_prefix=share_prefix)
-        pad_id = self.renderer.tokenizer.pad_token_id
-        return pad(examples, int(pad_id))
 
     def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The logits [N, V] of the trained tokens, which they are, and their weights."""

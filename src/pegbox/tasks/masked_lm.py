@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from pegbox.data.records import Example, PlainText, Record
 from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
-from pegbox.models.batch import Batch, at_least_float32, pad
+from pegbox.models.batch import Batch, at_least_float32
 from pegbox.models.masked import masked_logits
 from pegbox.recipe import MaskedLM as Settings
 from pegbox.recipe import Recipe
@@ -95,11 +95,6 @@ class MaskedLM(Task):
             elif fate < MASKED + RANDOM:
                 ids[place] = draw.choice(self.words)
         return replace(example, input_ids=tuple(ids), loss_weights=tuple(weights))
-
-    def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
-        """Padded: in an encoder every token sees all others."""
-        assert not packed
-        return pad(examples, int(self.renderer.tokenizer.pad_token_id))
 
     def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The logits [N, V] at the chosen tokens, which they were, and their weights."""

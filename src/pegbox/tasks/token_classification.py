@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from pegbox.data.records import Example, Record, TaggedWords
 from pegbox.errors import DataError
 from pegbox.metrics.spans import spans_of_tags
-from pegbox.models.batch import Batch, at_least_float32, pack, pad
+from pegbox.models.batch import Batch, at_least_float32, of_like_length
 from pegbox.tasks.base import Advance, Predictions, Task
 from pegbox.tasks.words import Offsets, label_places, running_text
 
@@ -99,12 +99,6 @@ class TokenClassification(Task):
         types = tuple(encoded.get("token_type_ids", ()))
         return Example(record.where, ids, tuple(weights), token_labels=tuple(labels), token_type_ids=types)
 
-    def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
-        """Packed into one sequence where the model can, else padded."""
-        if packed:
-            return pack(examples, share_prefix=share_prefix)
-        return pad(examples, int(self.renderer.tokenizer.pad_token_id))
-
     def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The head's outputs [N, C] at the N words, the indices of their tags, and a weight of one for each word."""
         return _outputs(model, batch), batch.targets, batch.weights
@@ -140,11 +134,9 @@ class TokenClassification(Task):
     ) -> Predictions:
         """The spans of each word's likeliest tag."""
         examples = [self._example(record, [0] * len(_content(record).tokens)) for record in records]
-        order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
         answers: list[Any] = [None] * len(examples)
         with torch.inference_mode():
-            for start in range(0, len(order), ROWS_AT_ONCE):
-                chosen = order[start : start + ROWS_AT_ONCE]
+            for chosen in of_like_length(examples, ROWS_AT_ONCE):
                 batch = self.collate([examples[index] for index in chosen], packed=False, share_prefix=False)
                 likeliest = iter(_outputs(model, batch.to(model.device)).argmax(1).tolist())
                 for index in chosen:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, LabelledText, LabelSetText, Record, ScoredText, WholeText
 from pegbox.metrics import FloatArray
-from pegbox.models.batch import Batch, at_least_float32, hidden_states, pack, pad, whole_text_logits
+from pegbox.models.batch import Batch, at_least_float32, hidden_states, of_like_length, whole_text_logits
 from pegbox.tasks import rivals
 from pegbox.tasks.base import Advance, Predictions, Task
 
@@ -69,12 +69,6 @@ class WholeTextTask(Task):
             raise ValueError(f"the text holds the model's end-of-text token {tokenizer.eos_token!r}")
         if texts > 1 and not self._pairs:
             raise ValueError("has a second text, and the model was trained on single ones")
-
-    def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
-        """Packed into one sequence where the model can, else padded."""
-        if packed:
-            return pack(examples, share_prefix=share_prefix)
-        return pad(examples, int(self.renderer.tokenizer.pad_token_id))
 
     def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The head's outputs [B, K], the rows' targets, and a weight of one for each row."""
@@ -144,11 +138,9 @@ class WholeTextTask(Task):
     ) -> np.ndarray:
         """float64 [rows, width] of `run` on padded batches of rows of like length, in the order of the records."""
         examples = [self.encode(record) for record in records]
-        order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
         out: list[np.ndarray] = [np.empty(0)] * len(examples)
         with torch.inference_mode():
-            for start in range(0, len(order), ROWS_AT_ONCE):
-                chosen = order[start : start + ROWS_AT_ONCE]
+            for chosen in of_like_length(examples, ROWS_AT_ONCE):
                 batch = self.collate([examples[i] for i in chosen], packed=False, share_prefix=False)
                 values = run(batch.to(device)).double().cpu().numpy()
                 for index, row in zip(chosen, values, strict=True):
