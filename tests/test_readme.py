@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from named_sources import paths
 from pegbox import errors
 from pegbox.recipe import load
 from source_tree import REPOSITORY
@@ -30,7 +31,7 @@ def test_the_recipe_shown_is_valid(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(shown[0], encoding="utf-8")
     recipe = load(tmp_path / "recipe.yaml")
     assert recipe.train.learning_rate == 2e-4
-    assert recipe.data.train == (str(tmp_path / "tickets.jsonl"),)
+    assert paths(recipe.data.train) == (str(tmp_path / "tickets.jsonl"),)
 
 
 def test_every_core_dependency_has_a_reason_and_no_other() -> None:

@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pegbox.checking import check
     from pegbox.errors import ChangedError, DataError, NotBetterError, PegboxError, RecipeError, TrainingError
     from pegbox.finished import Run
-    from pegbox.pipeline import check, evaluate, train
+    from pegbox.pipeline import evaluate, train
     from pegbox.recipe import Recipe
 
     load = Run
@@ -27,7 +28,7 @@ _HOMES = {
     "RecipeError": "errors.RecipeError",
     "Run": "finished.Run",
     "TrainingError": "errors.TrainingError",
-    "check": "pipeline.check",
+    "check": "checking.check",
     "evaluate": "pipeline.evaluate",
     "load": "finished.Run",
     "train": "pipeline.train",

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox import runtime, trackers
+from pegbox.data.fingerprint import files_of, sources_of
 from pegbox.data.prepare import Prepared, prepare
 from pegbox.data.records import Record
 from pegbox.data.render import Renderer
-from pegbox.data.splits import SPLITS
+from pegbox.data.splits import SPLITS, Splits
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
 from pegbox.finished import Run
@@ -34,6 +36,7 @@ from pegbox.progress import step
 from pegbox.recipe import Recipe, own_files
 from pegbox.recipe import dump as dump_recipe
 from pegbox.recipe import load as load_recipe
+from pegbox.recipe.sources import source_of
 from pegbox.report import card, html
 from pegbox.runs import checkpoint, receipt
 from pegbox.runs.checkpoint import TrainState
@@ -125,36 +128,6 @@ def _refuse_unfit(metrics: Sequence[str], task: Task, record: Record) -> None:
             raise RecipeError(f"{metric.name} cannot score the answers of {task.kind}", where="evaluate", cure=cure)
 
 
-def check(recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What the doctor finds and what the plan is, without training. Raises DataError where the data is refused."""
-    ready = get_ready(load_recipe(recipe, overrides))
-    return {
-        "findings": [finding.to_json() for finding in ready.data.findings],
-        "rows": {name: len(getattr(ready.data.splits, name)) for name in SPLITS},
-        "plan": ready.plan.to_json() | {"summary": ready.plan.summary},
-        "model": {"name": ready.source.name, "source": ready.source.source},
-    }
-
-
-def preview(
-    recipe: Recipe | str | Path | Mapping[str, Any], overrides: Sequence[str] = (), rows: int = 3
-) -> list[dict[str, Any]]:
-    """The first training examples as tokens: each piece of text with its id and the weight with which it is trained."""
-    _, task, data = read_rows(load_recipe(recipe, overrides))
-    return [
-        {
-            "id": example.where,
-            "tokens": len(example),
-            "trained": sum(weight > 0 for weight in example.loss_weights[1:]),
-            "pieces": [
-                {"text": task.renderer.decode([token]), "id": token, "weight": weight}
-                for token, weight in zip(example.input_ids, example.loss_weights or [0.0] * len(example), strict=True)
-            ],
-        }
-        for example in data.train[:rows]
-    ]
-
-
 def train(
     recipe: Recipe | str | Path | Mapping[str, Any],
     *,
@@ -225,27 +198,30 @@ def _begin(path: Path, ready: Ready, ranks: Ranks) -> RunFolder:
     if ranks.is_first:
         folder = RunFolder.create(path)
         folder.write("recipe.yaml", dump_recipe(ready.recipe))
-        folder.write_json("data.json", {"findings": [finding.to_json() for finding in ready.data.findings]})
-        rows = [
-            {"id": record.where, "split": name, "group": record.group}
-            for name in SPLITS
-            for record in getattr(ready.data.splits, name)
-        ]
-        folder.write_lines("splits.jsonl", rows)
+        findings = [finding.to_json() for finding in ready.data.findings]
+        folder.write_json("data.json", {"findings": findings, "shape": ready.data.shape})
+        folder.write_lines("splits.jsonl", _sides(ready.data.splits))
         folder.write_json("receipt.json", _first_receipt(ready, ranks))
     ranks.wait()
     return RunFolder(path)
 
 
+def _sides(splits: Splits) -> Iterator[dict[str, Any]]:
+    """Which row went where, each once."""
+    for name in (*SPLITS, "left_out"):
+        rows = getattr(splits, name)
+        told = ({"id": record.where, "split": name, "group": record.group} for record in rows)
+        yield from (line for line, _ in groupby(told))  # those of a source of weight 2 stand twice in train
+
+
 def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
     recipe, renderer = ready.recipe, ready.task.renderer
-    files = [name for split in SPLITS if not isinstance(given := getattr(recipe.data, split), float) for name in given]
     return {
         "began": receipt.now(),
         "versions": receipt.versions(),
         "hardware": receipt.hardware(ready.model.device) | {"ranks": ranks.world},
         "seed": recipe.seed,
-        "data": receipt.file_hashes(files),
+        "data": receipt.file_hashes(files_of(sources_of(recipe))),
         "code": receipt.file_hashes(own_files(recipe)),
         "rows": {name: len(getattr(ready.data.splits, name)) for name in SPLITS},
         "model": {
@@ -346,7 +322,7 @@ def evaluate(run_dir: str | Path, *, data: str | None = None, metric: str | None
         return result
     run.refuse_unfinished()
     known = read_rows(run.recipe)[2]
-    other = run.recipe.data.model_copy(update={"test": (str(Path(data).absolute()),)})
+    other = run.recipe.data.model_copy(update={"test": (source_of(str(Path(data).absolute())),)})
     rows = read_rows(run.recipe.model_copy(update={"data": other}))[2].splits.test
     return score_run(run, predictions(run, rows, answer_all(run, known.splits, rows)), metric)
 

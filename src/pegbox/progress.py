@@ -36,20 +36,21 @@ class _Counted:
 
     every = 10.0  # seconds between two lines
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done, self.began, self.said = 0, time.monotonic(), -math.inf
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
         now = time.monotonic()
-        if now - max(self.said, self.began) < self.every and self.done < self.total:
+        if now - max(self.said, self.began) < self.every and self.done != self.total:
             return
         self.said = now
         rate = self.done / max(now - self.began, 1e-9)
-        left = (self.total - self.done) / max(rate, 1e-9)
-        told = f"{self.label}: {self.done}/{self.total}, {rate:.1f} {self.unit}/s, {left:.0f} s left {note}"
-        self.tell(told.rstrip())
+        of, left = "", ""
+        if self.total is not None:
+            of, left = f"/{self.total}", f", {(self.total - self.done) / max(rate, 1e-9):.0f} s left"
+        self.tell(f"{self.label}: {self.done}{of}, {rate:.1f} {self.unit}/s{left} {note}".rstrip())
 
     def tell(self, line: str) -> None:
         """For a log file: a line of its own."""
@@ -61,18 +62,20 @@ class _Notebook(_Counted):
 
     every = 0.5
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
         from IPython.display import display
 
         super().__init__(label, total, unit)
-        self.shown = display({"text/plain": f"{label}: 0/{total}"}, raw=True, display_id=True)
+        self.shown = display(
+            {"text/plain": f"{label}: 0/{total}" if total else f"{label}: 0"}, raw=True, display_id=True
+        )
 
     def tell(self, line: str) -> None:
         self.shown.update({"text/plain": line}, raw=True)
 
 
 class _Rich:
-    def __init__(self, progress: Progress, label: str, total: int) -> None:
+    def __init__(self, progress: Progress, label: str, total: int | None) -> None:
         self.progress, self.began, self.done = progress, time.monotonic(), 0
         self.task = progress.add_task(label, total=total, note="", rate="")
 
@@ -83,8 +86,8 @@ class _Rich:
 
 
 @contextmanager
-def bar(label: str, total: int, unit: str = "rows", *, shown: bool = True) -> Iterator[Bar]:
-    """A progress bar for `total` units of work; `shown=False` (another rank, say) is silent."""
+def bar(label: str, total: int | None, unit: str = "rows", *, shown: bool = True) -> Iterator[Bar]:
+    """A progress bar for `total` units of work (None: nobody knows how many); `shown=False` (another rank, say) is silent."""
     if not shown or total == 0 or not logging.getLogger("pegbox.progress").isEnabledFor(logging.ERROR):
         yield _Silent()
     elif _in_notebook():

@@ -174,3 +174,14 @@ def test_two_processes_under_torchrun_make_one_run(home: Path, tmp_path: Path) -
     alone = subprocess.run([*command, *words], cwd=home, capture_output=True, text=True, timeout=120)
     assert alone.returncode != 0
     assert "--run-dir" in alone.stderr
+
+
+def test_check_writes_a_cleaned_copy_that_is_trained_from(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clean"
+    done = pegbox("check", "recipe.yaml", "--fix", str(out), "--redact", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "cleaned copy:" in done.stdout and f"pegbox train {out}/recipe.yaml" in done.stdout
+    assert {path.name for path in out.iterdir()} == {"train.jsonl", "changes.jsonl", "recipe.yaml"}
+    told = json.loads(pegbox("check", str(out / "recipe.yaml"), "--json", cwd=home).stdout)
+    assert sum(told["rows"].values()) == 120
+    refused(pegbox("check", "recipe.yaml", "--redact", cwd=home), 2, "--fix")

@@ -11,8 +11,9 @@ import pytest
 from small_tokenizers import tokenizer
 
 from made_tasks import made_task
-from pegbox.data import doctor, formats
-from pegbox.data.doctor import Finding
+from pegbox.data import formats
+from pegbox.data.doctor import rows as doctor
+from pegbox.data.doctor.findings import Finding
 from pegbox.data.prepare import Prepared, prepare
 from pegbox.data.records import Example, LabelledText, Record
 from pegbox.data.render import Renderer
@@ -191,7 +192,7 @@ def check_the_limit_is_exact(folder: Path) -> None:
         assert all_rows(prepare(files, made, limit)) == 61
     with pytest.raises(DataError) as refusal:
         prepare(files, made, length - 1)
-    said = f"too_long: 1 row has more than {length - 1} tokens (the longest {length})"
+    said = f"too_long: 1 row has more than {length - 1} tokens (the longest {length}; 1 too many in all)"
     assert said in refusal.value.what and "rows.jsonl:61" in refusal.value.what
 
 

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from pegbox.data import conversations
 from pegbox.data.formats import FIXED, FORMATS, refuse_idle_roles, to_record, with_placeholder
-from pegbox.data.records import Conversation, LabelledText, Message, PlainText, PromptCompletion, Record, Row
+from pegbox.data.records import (
+    Content,
+    Conversation,
+    LabelledText,
+    Message,
+    PlainText,
+    PromptCompletion,
+    Record,
+    Row,
+    SourceTarget,
+)
 from pegbox.errors import RecipeError
 
 WHERE = "rows.jsonl:1"
@@ -58,7 +68,7 @@ def test_weight_zero_that_is_trained_is_caught_when_it_is_taken_for_missing(monk
         check_weight_zero_is_untrained()
 
 
-GOOD = {
+GOOD: dict[str, tuple[str, dict[str, Any], Content]] = {
     "a prompt and its completion as chat": (
         "chat",
         {"prompt": "p", "completion": "c"},
@@ -74,6 +84,42 @@ GOOD = {
     "a label by name": ("classification", {"text": "t", "label": "good"}, LabelledText("t", "good")),
     "a label by number": ("classification", {"text": "t", "label": 3}, LabelledText("t", "3")),
     "a pair of texts": ("classification", {"text": "t", "text_pair": "u", "label": "x"}, LabelledText("t", "x", "u")),
+    "source and target as chat": (
+        "chat",
+        {"source": "p", "target": "c"},
+        Conversation((Message("user", "p"), Message("assistant", "c", 1.0))),
+    ),
+    "source and target": ("seq2seq", {"source": "p", "target": "c"}, SourceTarget("p", "c")),
+    "TRL's prompt and completion as messages": (
+        "chat",
+        {
+            "prompt": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "q"}],
+            "completion": [{"role": "user", "content": "r"}, {"role": "assistant", "content": "c"}],
+        },
+        Conversation(
+            (
+                Message("user", "p"),
+                Message("assistant", "q"),
+                Message("user", "r"),
+                Message("assistant", "c", 1.0),
+            )
+        ),
+    ),
+    "messages of a table, where what is missing is null": (
+        "chat",
+        {"messages": [{"role": "assistant", "content": "a", "weight": None, "tool_calls": None, "refusal": None}]},
+        Conversation((Message("assistant", "a", 1.0),)),
+    ),
+    "a message with a name": (
+        "chat",
+        {"messages": [{"role": "user", "content": "a", "name": "Ann"}]},
+        Conversation((Message("user", "a", name="Ann"),)),
+    ),
+    "conversations written as OpenAI's": (
+        "chat",
+        {"conversations": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "weight": 0}]},
+        Conversation((Message("user", "u"), Message("assistant", "a"))),
+    ),
     "Alpaca": (
         "chat",
         {"instruction": "i", "input": "x", "output": "o"},
@@ -127,11 +173,17 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a content that is missing": ("chat", {"messages": [{"role": "user"}]}, "message 1 must be an object with a role"),
     "a content in parts": ("chat", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "text content"),
     "a content of null": ("chat", {"messages": [{"role": "assistant", "content": None}]}, "text content"),
-    "calls of tools": (
+    "parts that are not read": (
         "chat",
-        {"messages": [{"role": "assistant", "content": "", "tool_calls": []}]},
+        {"messages": [{"role": "user", "content": "", "refusal": "no", "audio": {}}]},
+        "message 1 has keys that are not read: audio, refusal",
+    ),
+    "calls of tools by a user": (
+        "chat",
+        {"messages": [{"role": "user", "content": "", "tool_calls": [1]}]},
         "message 1 has keys that are not read: tool_calls",
     ),
+    "a name that is no text": ("chat", {"messages": [{"role": "user", "content": "a", "name": 1}]}, "has a 'name'"),
     "a role that is missing": ("chat", {"messages": [{"content": "a"}]}, "message 1 has no role of system, user"),
     "an unknown role": ("chat", {"messages": [{"role": "bot", "content": "a"}]}, "message 1 has no role of"),
     "a role that is a list": ("chat", {"messages": [{"role": ["user"], "content": "a"}]}, "has no role of"),
@@ -151,15 +203,11 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         "needs messages or prompt+completion or conversations or",
     ),
     "no turns": ("chat", {"conversations": []}, "at least one turn"),
-    "a turn of a tool": (
-        "chat",
-        {"conversations": [{"from": "function_call", "value": "a"}]},
-        "turn 1 is from none of",
-    ),
+    "a turn from nobody known": ("chat", {"conversations": [{"from": "bing", "value": "a"}]}, "turn 1 is from none of"),
     "a turn from a list": ("chat", {"conversations": [{"from": ["gpt"], "value": "a"}]}, "turn 1 is from none of"),
-    "a turn with a weight": (
+    "a turn with more": (
         "chat",
-        {"conversations": [{"from": "gpt", "value": "a", "weight": 0}]},
+        {"conversations": [{"from": "gpt", "value": "a", "loss": 0}]},
         "turn 1 must be an object with 'from' and a text 'value', and nothing else",
     ),
     "a turn as text": ("chat", {"conversations": ["a"]}, "turn 1 must be an object"),
@@ -187,7 +235,7 @@ def test_a_bad_row_is_refused_with_a_sentence(fault: str) -> None:
         record(values, task)
 
 
-@pytest.mark.parametrize("weight", [True, "1", None, -1, 1001, 10**400, 1e308, [1]])
+@pytest.mark.parametrize("weight", [True, "1", -1, 1001, 10**400, 1e308, [1]])
 def test_a_weight_is_a_number_within_reason(weight: object) -> None:
     with pytest.raises(ValueError, match="message 2 has a weight that is not a number from 0 to 1000"):
         record(
@@ -264,7 +312,7 @@ def test_a_role_that_the_task_never_reads_is_an_error_of_the_recipe(task: str, r
 
 def test_every_role_that_a_task_reads_may_be_named() -> None:
     for task, known in FORMATS.items():
-        refuse_idle_roles(task, ["group", *(role for needed, _ in known for role in needed if role not in FIXED)])
+        refuse_idle_roles(task, ["group", *(role for form in known for role in form.roles if role not in FIXED)])
     refuse_idle_roles("classification", ["text_pair"])
 
 
@@ -273,7 +321,9 @@ def test_a_form_that_is_known_by_its_names_alone_has_no_roles(name: str) -> None
     """What is no role in the recipe's schema is none here either, in the cure of the message least of all."""
     with pytest.raises(RecipeError) as refusal:
         refuse_idle_roles("chat", [name])
-    assert refusal.value.cure == "its roles are completion, group, messages, prompt, sensitive_feature"
+    assert refusal.value.cure == (
+        "its roles are completion, group, messages, prompt, sensitive_feature, source, target"
+    )
 
 
 def test_an_instruction_stands_before_a_rows_own_words() -> None:
@@ -309,6 +359,9 @@ def test_an_instruction_without_effect_is_one_error_of_the_recipe(task: str, val
         ("chat", {"messages": [{"role": "user", "content": "u"}]}),
         ("chat", {"instruction": "i", "input": "x"}),
         ("chat", {"conversations": [{"from": "human", "value": "u"}]}),
+        ("chat", {"conversations": [{"role": "user", "content": "u"}]}),
+        ("chat", {"source": "s"}),
+        ("seq2seq", {"source": "s"}),
         ("completion", {"prompt": "p"}),
         ("completion", {"text": "t"}),
         ("classification", {"text": "t"}),

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pegbox.data import sources
 from pegbox.data.records import Row
-from pegbox.data.sources import MalformedRow, parse_json, read, read_all
+from pegbox.data.sources import MalformedRow, lines, parse_json, read, read_all, reading
+from pegbox.data.sources.files import File
 from pegbox.errors import DataError
 
 DEEP = 100_000
@@ -76,7 +76,7 @@ REFUSED = {
     "half of a surrogate pair in a key": (b'{"\\udc00": 1}', "half of a surrogate pair"),
     "deep nesting": (b'{"a": ' + b"[" * DEEP + b"]" * DEEP + b"}", "nested too deeply"),
     "deep nesting with an escape": (b'{"a": "\\u0041", "b": ' + b"[" * DEEP + b"]" * DEEP + b"}", "nested too deeply"),
-    "bytes that are not UTF-8": (b'{"text": "\xff"}', "not UTF-8 text"),
+    "bytes that are not UTF-8": (b'{"text": "\x81"}', "not UTF-8 text"),
     "half of a surrogate pair in bytes": (b'{"text": "\xed\xa0\x80"}', "not UTF-8 text"),
     "no JSON": (b"text: a", "not JSON: expecting value at column 1"),
     "a row cut off": (b'{"text": "a', "not JSON: unterminated string"),
@@ -115,7 +115,7 @@ def test_a_row_is_refused_by_name(tmp_path: Path, hazard: str) -> None:
 def test_what_pythons_parser_lets_pass_or_dies_of_is_caught_when_it_is_used_alone(
     tmp_path: Path, hazard: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "parse_json", json.loads)
+    monkeypatch.setattr(lines, "parse_json", json.loads)
     with pytest.raises((AssertionError, RecursionError)):
         check_refused_by_name(tmp_path, *REFUSED[hazard])
 
@@ -130,12 +130,12 @@ def check_lines_end_at_line_feeds_only(folder: Path) -> None:
 def test_cutting_at_other_line_ends_is_caught_when_a_text_holds_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_splitlines(path: Path) -> Iterator[Row]:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            yield sources._object(f"{path}:{number}", parse_json(line))  # type: ignore[misc]
+    def by_splitlines(file: File) -> Iterator[Row | MalformedRow]:
+        for number, line in enumerate(file.open().read().decode().splitlines(), start=1):
+            yield lines.as_row(f"{file.where}:{number}", parse_json(line))
 
     check_lines_end_at_line_feeds_only(tmp_path)
-    monkeypatch.setitem(sources.READERS, ".jsonl", by_splitlines)  # type: ignore[arg-type]
+    monkeypatch.setitem(reading.READERS, ".jsonl", by_splitlines)  # type: ignore[arg-type]
     with pytest.raises((AssertionError, ValueError)):
         check_lines_end_at_line_feeds_only(tmp_path)
 
@@ -177,19 +177,21 @@ def test_any_text_is_parsed_or_refused_with_a_sentence(text: str) -> None:
 FILES = {
     "a missing file": ("rows.jsonl", None, "no such data file"),
     "an empty file": ("rows.jsonl", b"", "the file is empty"),
+    "a byte order mark alone": ("rows.csv", b"\xff\xfe", "the file is empty"),
     "an unknown kind": ("rows.xml", b"<a/>", "'.xml' are not read yet"),
-    "UTF-16 with its mark": ("rows.jsonl", '{"text": "a"}\n'.encode("utf-16"), "UTF-16"),
+    "UTF-16 that is none": ("rows.jsonl", '{"text": "a"}\n'.encode("utf-16")[:-1], "not UTF-16 text"),
+    "half of a surrogate pair in UTF-16": ("rows.txt", b"\xff\xfe\x3d\xd8a\0b\0", "not UTF-16 text"),
     "UTF-16 without one": ("rows.jsonl", '{"text": "a"}\n'.encode("utf-16-le"), "UTF-16"),
-    "UTF-32": ("rows.csv", "text,label\n".encode("utf-32"), "UTF-16 or UTF-32"),
+    "UTF-32 without its mark": ("rows.csv", "text,label\n".encode("utf-32-be"), "UTF-16 or UTF-32"),
     "a JSON file cut off": ("rows.json", b'[{"text": "a"},\n{"text": ', "not JSON: expecting value at column 10"),
     "a JSON file that is no array": ("rows.json", b'{"text": "a"}', "not a JSON array of rows"),
     "a JSON file with a hazard": ("rows.json", b'[{"text": NaN}]', "NaN is not a JSON number"),
-    "a JSON file of other bytes": ("rows.json", b'[{"text": "\xff"}]', "not UTF-8 text"),
-    "a table of other bytes": ("rows.csv", b"text,label\n\xff,a\n", "not UTF-8 text"),
-    "a text of other bytes": ("rows.txt", b"a\n\xff\n", "not UTF-8 text"),
-    "a text in UTF-16": ("rows.md", "text".encode("utf-16"), "UTF-16"),
+    "a JSON file of other bytes": ("rows.json", b'[{"text": "\x81"}]', "not UTF-8 text"),
+    "a table of other bytes": ("rows.csv", b"text,label\n\x81,a\n", "not UTF-8 text"),
+    "a text of other bytes": ("rows.txt", b"a\n\x81\n", "not UTF-8 text"),
     "a table that names a column twice": ("rows.csv", b"text,text\na,b\n", "name each column once"),
     "a table whose first line is broken": ("rows.csv", b'"text"x,label\na,b\n', "name each column once"),
+    "a table with a column that has no name": ("rows.csv", b"text,,label\na,b,c\n", "name each column once"),
     "a table of blank lines": ("rows.csv", b"\n\n", "name each column once"),
 }
 

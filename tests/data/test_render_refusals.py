@@ -6,7 +6,8 @@ import pytest
 from small_tokenizers import CHATML, FAITHFUL, GEMMA, tokenizer
 
 from pegbox.data.records import Conversation, Message
-from pegbox.data.render import Renderer, UnstableTemplate
+from pegbox.data.render import Renderer
+from pegbox.data.template import UnstableTemplate
 from pegbox.errors import RecipeError
 
 ASK = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

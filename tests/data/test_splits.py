@@ -160,7 +160,7 @@ def test_an_empty_split_is_refused(given: dict[str, list[Record]], shares: dict[
 
 
 def test_one_group_alone_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="has no rows"):
+    with pytest.raises(DataError, match="50 rows are a group, and the split .test. was to hold 10"):
         cut(rows(50, lambda index: "one"))
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from pegbox.cache import cache_root
 from pegbox.demo.house import HouseRow, sample_rows
 from pegbox.models.archives import Archive
-from pegbox.models.cache import cache_root
 from source_tree import REPOSITORY
 from tiny_folder import encoder_folder
 

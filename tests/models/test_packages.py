@@ -23,8 +23,9 @@ import torch
 from tiny_gguf import tiny_llama, write_gguf
 from transformers import AutoModelForCausalLM
 
+from pegbox import cache
 from pegbox.errors import RecipeError
-from pegbox.models import cache, gguf, packages
+from pegbox.models import gguf, packages
 from pegbox.models.packages import CarriedModel
 
 NAME = "someone/tiny"

@@ -23,8 +23,9 @@ from huggingface_hub import constants
 from tiny_gguf import tiny_llama, write_gguf
 from transformers import AutoModelForCausalLM
 
+from pegbox import cache
 from pegbox.errors import RecipeError
-from pegbox.models import cache, gguf, packages, sources
+from pegbox.models import gguf, packages, sources
 from pegbox.models.sources import ModelFolder, resolve
 
 SMOL = "HuggingFaceTB/SmolLM2-135M-Instruct"

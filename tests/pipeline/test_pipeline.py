@@ -116,7 +116,7 @@ def texts(count: int) -> list[dict[str, str]]:
 
 
 def labelled(count: int) -> list[dict[str, Any]]:
-    words = {"yes": "turn on the light", "no": "the dog sleeps"}
+    words = {"yes": "light on", "no": "dog asleep"}
     return [
         {"text": f"{words[label]} {row['prompt']}", "label": label}
         for row, label in zip(sums(count), ["yes", "no", "yes"] * count, strict=False)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from named_sources import paths
 from pegbox.errors import RecipeError
 from pegbox.recipe import load, mistakes
 
@@ -70,8 +71,8 @@ def test_files_are_relative_to_the_recipe_and_absolute_afterwards(
     ):
         monkeypatch.chdir(folder)
         data = load(name).data
-        assert data.train == wanted
-        assert data.test == (str(tmp_path / "sub/test.jsonl"),)
+        assert paths(data.train) == wanted
+        assert paths(data.test) == (str(tmp_path / "sub/test.jsonl"),)
         assert data.validation == 0.2
 
 
@@ -80,7 +81,7 @@ def test_files_of_a_mapping_are_relative_to_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = load({"model": "m/n", "task": "chat", "data": "rows.jsonl"})
-    assert recipe.data.train == (str(tmp_path / "rows.jsonl"),)
+    assert paths(recipe.data.train) == (str(tmp_path / "rows.jsonl"),)
     monkeypatch.chdir("/")
     assert load(recipe) == recipe
 
@@ -88,7 +89,7 @@ def test_files_of_a_mapping_are_relative_to_the_working_directory(
 def test_a_home_directory_is_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     recipe = load({"model": "~/model.gguf", "task": "chat", "data": "~/rows.jsonl"})
-    assert recipe.data.train == ("/home/somebody/rows.jsonl",)
+    assert paths(recipe.data.train) == ("/home/somebody/rows.jsonl",)
     assert recipe.model.name == "/home/somebody/model.gguf"
 
 
@@ -118,7 +119,7 @@ def override(*given: str, **values: Any) -> Any:
 
 def test_a_shorthand_becomes_a_mapping_where_a_key_of_it_is_overridden() -> None:
     recipe = override("data.max_length=99", "model.name=other", "method.kind=full", "data.columns.prompt=question")
-    assert recipe.data.train == ("/rows.jsonl",)
+    assert paths(recipe.data.train) == ("/rows.jsonl",)
     assert (recipe.data.max_length, recipe.model.name, recipe.method.kind) == (99, "other", "full")
     assert recipe.data.columns == {"prompt": "question"}
 
@@ -126,7 +127,7 @@ def test_a_shorthand_becomes_a_mapping_where_a_key_of_it_is_overridden() -> None
 def test_a_later_override_wins_and_the_mapping_given_is_left_alone() -> None:
     values = MappingProxyType({"model": "m/n", "task": "chat", "data": MappingProxyType({"train": "/rows.jsonl"})})
     recipe = load(values, ["seed=1", "seed=2", "data.max_length=9"])
-    assert (recipe.seed, recipe.data.max_length, recipe.data.train) == (2, 9, ("/rows.jsonl",))
+    assert (recipe.seed, recipe.data.max_length, paths(recipe.data.train)) == (2, 9, ("/rows.jsonl",))
     assert dict(values["data"]) == {"train": "/rows.jsonl"}  # type: ignore[call-overload]
 
 
@@ -146,7 +147,7 @@ def test_an_empty_section_can_be_filled() -> None:
         ("seed.x=5", "'seed' has no keys in this recipe, so 'seed.x' cannot be set"),
         ("train.batch_size=[1", "not valid YAML"),
         ("train.batch_size=", "'train.batch_size' must be a whole number (got nothing)"),
-        ("data.train=", "'data.train' must be a file or a list of files (got nothing)"),
+        ("data.train=", "'data.train' must be a file, a dataset or a list of them (got nothing)"),
     ],
 )
 def test_a_wrong_override_is_refused(given: str, said: str) -> None:

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from made_run import RECEIPT, chat_lines, evaluation, interval, lines_of, make_run, recipe_of, scored
 from task_runs import MADE
 
+from named_sources import paths
 from pegbox.recipe import Recipe
 from pegbox.report.card import card
 from pegbox.report.card_metadata import HUB_LICENCES
@@ -181,7 +182,7 @@ def test_text_that_other_readers_of_yaml_take_for_a_number_is_quoted(tmp_path: P
     """YAML 1.2 reads 1e5, 0o17 and +.5 as numbers, YAML 1.1 does not."""
     names = ["1e5", "0o17", "+.5", "12e03" + "4" * 59]
     recipe = recipe_of("chat", "exact_match", data={"train": names[:3], "validation": 0.1, "test": 0.1})
-    text = text_of(tmp_path / "1e5", recipe, chat_lines(), data=dict.fromkeys(recipe.data.train, names[3]))
+    text = text_of(tmp_path / "1e5", recipe, chat_lines(), data=dict.fromkeys(paths(recipe.data.train), names[3]))
     block = text.split("---\n")[1]
     assert not re.search(r"(?:[:-] )[-+.\d][^\"\n]*[eox.]", re.sub(r"(low|high|value|confidence): [\d.]+", "", block))
     assert block.count(f'"{names[3]}"') == 6

@@ -71,13 +71,28 @@ def init(
     say(found) if as_json else screen.proposal(found)
 
 
-@command("pegbox check recipe.yaml", "pegbox check recipe.yaml data.max_length=512")
-def check(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+@command(
+    "pegbox check recipe.yaml",
+    "pegbox check recipe.yaml data.max_length=512",
+    "pegbox check recipe.yaml --fix cleaned --redact",
+)
+def check(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="write a cleaned copy and a list of its changes to this new folder"),
+    ] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="hide secrets and personal data in that copy")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Look at the data and plan the run, without training."""
+    from pegbox.checking import check as run_check
     from pegbox.cli import screen
-    from pegbox.pipeline import check as run_check
 
-    found = run_check(recipe, overrides or ())
+    if redact and fix is None:
+        raise RecipeError("--redact changes the cleaned copy only", cure="give a folder for it with --fix")
+    found = run_check(recipe, overrides or (), fix=fix, redact=redact)
     say(found) if as_json else screen.check(found)
 
 
@@ -89,8 +104,8 @@ def preview(
     as_json: AsJson = False,
 ) -> None:
     """Show examples as tokens, and which of them are trained."""
+    from pegbox.checking import preview as run_preview
     from pegbox.cli import screen
-    from pegbox.pipeline import preview as run_preview
 
     shown = run_preview(recipe, overrides or (), rows)
     say({"examples": shown}) if as_json else screen.preview(shown)

@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pegbox.data.doctor.findings import listed
+from pegbox.data.doctor.shape import summary
+
 if TYPE_CHECKING:  # heavy, and most tables need neither
     from pegbox.demo.run import Asked
     from pegbox.finished import Run
@@ -24,12 +27,20 @@ COLOURS = {"better": "bold green", "worse": "bold red", "not shown": "bold yello
 def check(found: Mapping[str, Any]) -> None:
     """The doctor's findings and the plan."""
     console = Console(soft_wrap=True)
+    if fixed := found.get("fixed"):
+        told = (
+            ", ".join(f"{count} {change}" for change, count in fixed["changes"].items()) or "nothing had to be changed"
+        )
+        console.print(f"cleaned copy: {escape(told)}; each stands in {escape(fixed['list'])}")
+        console.print(f"next: pegbox train {escape(shlex.quote(fixed['recipe']))}\nof the copy:", highlight=False)
     for finding in found["findings"]:
         console.print(f"[bold]{finding['severity']}[/bold] {finding['check']}: {escape(finding['message'])}")
-        console.print(f"  rows: {escape(', '.join(finding['rows'][:10]))}\n  cure: {escape(finding['cure'])}")
+        if finding["rows"]:
+            console.print(f"  rows: {escape(listed(finding['rows'], 10))}")
+        console.print(f"  cure: {escape(finding['cure'])}")
     rows = ", ".join(f"{count} {name}" for name, count in found["rows"].items())
     console.print(f"rows: {rows}\nmodel: {escape(found['model']['name'])} ({escape(found['model']['source'])})")
-    console.print(f"plan: {found['plan']['summary']}")
+    console.print(f"shape: {escape(summary(found['shape']))}\nplan: {found['plan']['summary']}")
 
 
 def proposal(found: Mapping[str, Any]) -> None:

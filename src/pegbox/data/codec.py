@@ -3,16 +3,27 @@
 Tokenizers differ in what they do to a text by itself: SentencePiece puts a space before it (and takes one away when it
 decodes), byte-level BPE does not. A prompt is encoded as the tokenizer has it, for so do all servers; an answer must be
 exactly its text, whatever stands before it. To that end it is encoded behind an *anchor*, whose ids are cut off again.
+Whether its ids decode to the text is looked at each time, but where the tokenizer's parts prove it for every text.
+
+The tokenizer's core is called as Transformers calls it, without what Transformers wraps around each call. Text between
+controls is encoded by itself in any case; those few parts that come again and again (a system message, the opening of a
+turn) are remembered.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import chain, groupby
+from typing import Any
 from unicodedata import normalize
 
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pegbox.errors import RecipeError
 
@@ -20,6 +31,7 @@ ANCHORS = ("", "\n")  # byte-level tokenizers need none; in SentencePiece a line
 LOST = "holds a character that the tokenizer cannot write, in a text that is learnt"
 BEGUN = "\N{REPLACEMENT CHARACTER}"  # one for the first bytes of a character, however many there are of them
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's token for a byte: a run of them is read as a whole
+REMEMBERED = 64  # parts of prompts; long ones must not add up
 PROBES = ("a", " a", "\na", "  a\n", "A b")
 
 
@@ -29,13 +41,28 @@ class Codec:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
             raise RecipeError("the model has no fast tokenizer", where="model", cure="give a model with tokenizer.json")
+        assert isinstance(tokenizer, PreTrainedTokenizerFast)
         self.tokenizer = tokenizer
+        self._core: Tokenizer = tokenizer.backend_tokenizer
         added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special = frozenset(tokenizer.all_special_ids) | added
+        self._unknown = tokenizer.unk_token_id
+        self._remembered = lru_cache(REMEMBERED)(lambda part: tuple(self._encoding(part, plain=False).ids))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text as the tokenizer has it, without what it puts before and behind (BOS, EOS)."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        if self._controls is None:
+            return list(self._encoding(text, plain=False).ids)
+        return list(chain.from_iterable(map(self._remembered, filter(None, self._controls.split(text)))))
+
+    def _encoding(self, text: str, *, plain: bool) -> Encoding:
+        """The tokens of a text; `plain`: the name of a control in it is text."""
+        core = self._core
+        core.encode_special_tokens = plain
+        if core.truncation is not None or core.padding is not None:
+            core.no_truncation()
+            core.no_padding()
+        return core.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids within a longer text: nothing stripped, nothing cleaned up."""
@@ -54,6 +81,8 @@ class Codec:
         Raises ValueError where a character would be lost.
         """
         ids = self._plain(text)
+        if self._exact:
+            return ids
         if self._anchor is not None and _form(self._decoded(ids).lstrip(" ")) != _form(text.lstrip(" ")):
             raise ValueError(LOST)
         return ids
@@ -65,6 +94,8 @@ class Codec:
         """
         if not text:
             return []
+        if self._exact:
+            return self._plain(text)
         if self._anchor is None:
             cure = (
                 "use a tokenizer that keeps white space and case (byte-level BPE, or SentencePiece with a line break)"
@@ -77,11 +108,69 @@ class Codec:
             raise ValueError(LOST)
         return behind
 
+    def learnt_call(self, text: str) -> list[int]:
+        """The ids of a text that a template wrote and that is learnt: controls in it are controls. Raises likewise."""
+        found = self._encoding(text, plain=False)
+        ids: list[int] = []
+        place = 0
+        for token, (start, end) in zip(found.ids, found.offsets, strict=True):
+            if token in self.special:
+                ids += [*self.learnt_behind(text[place:start]), token]
+                place = end
+        return ids + self.learnt_behind(text[place:])
+
+    def characters(self, text: str) -> list[tuple[int, int]]:
+        """For each id of `learnt_behind(text)` the characters that it writes any byte of: the first, one past the last.
+
+        A tokenizer may leave the space at a token's beginning out of its offsets: what lies between two tokens belongs
+        to the second. Of bytes that stand for themselves it may give the first ones of a character none, and each of
+        several characters all of them: these are told apart by counting.
+        """
+        anchor, anchor_ids = ("", []) if self._exact else self._anchor or ("", [])
+        offsets = self._encoding(anchor + text, plain=True).offsets[len(anchor_ids) :]
+        places: list[tuple[int, int]] = []
+        for (start, stop), same in groupby(offsets):
+            count = len(list(same))
+            begin = min(max(start - len(anchor), 0), places[-1][1] if places else 0)
+            end = max(stop - len(anchor), begin + 1)
+            owners = [begin + place for place, letter in enumerate(text[begin:end]) for _ in letter.encode()]
+            places += [(at, at + 1) for at in owners] if count == len(owners) else [(begin, end)] * count
+        return places
+
     def _plain(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-        if self.tokenizer.unk_token_id in ids:
+        ids = list(self._encoding(text, plain=True).ids)
+        if self._unknown is not None and self._unknown in ids:
             raise ValueError(LOST)
         return ids
+
+    @cached_property
+    def _exact(self) -> bool:
+        """True where the ids of any text surely decode to it: byte-level BPE that knows every byte and drops nothing."""
+        core = self._core
+        model, own = core.model, [t for t in self.tokenizer.added_tokens_decoder.values() if not t.special]
+        if not isinstance(model, BPE) or core.normalizer is not None or core.pre_tokenizer is None:
+            return False
+        if model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix or core.decoder is None:
+            return False
+        cuts = _steps(core.pre_tokenizer)
+        kept = all(cut["type"] == "Digits" or cut.get("behavior", "Removed") != "Removed" for cut in cuts[:-1])
+        return (
+            kept
+            and cuts[-1]["type"] == "ByteLevel"
+            and not cuts[-1]["add_prefix_space"]
+            and [step["type"] for step in _steps(core.decoder)] == ["ByteLevel"]
+            and all(core.token_to_id(byte) is not None for byte in ByteLevel.alphabet())
+            and all(token.content.isascii() and not (token.lstrip or token.rstrip) for token in own)
+        )
+
+    @cached_property
+    def _controls(self) -> re.Pattern[str] | None:
+        """What finds the added tokens as the tokenizer does (the leftmost, of these the longest); None if none surely does."""
+        added = [token for token in self.tokenizer.added_tokens_decoder.values() if not token.normalized]
+        if not self._exact or not added or any(t.lstrip or t.rstrip or t.single_word for t in added):
+            return None
+        names = sorted((re.escape(token.content) for token in added), key=len, reverse=True)
+        return re.compile(f"({'|'.join(names)})")
 
     @cached_property
     def opening(self) -> list[int]:
@@ -111,6 +200,12 @@ class Codec:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
+
+
+def _steps(part: Any) -> list[dict[str, Any]]:
+    """What a part of a tokenizer does, step by step, as its file has it."""
+    told = json.loads(part.__getstate__())
+    return list(told.get("pretokenizers") or told.get("decoders") or [told])
 
 
 def _form(text: str) -> str:

@@ -15,28 +15,54 @@ class Row:
     values: Mapping[str, Any]
 
 
+Spans = tuple[tuple[int, int], ...]  # of characters: from the first up to the one behind the last
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A tool that the assistant calls. `arguments`: a JSON object as text; `id`: by it the tool's turn answers."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
 @dataclass(frozen=True)
 class Message:
-    """One turn. `weight` is the loss weight of an assistant's turn; the turns of others are never trained."""
+    """One turn. `weight` is the loss weight of an assistant's turn; the turns of others are never trained.
+
+    `trained`: the characters of the content that are trained, in order (None: all of them).
+    """
 
     role: str
     content: str
     weight: float = 0.0
+    trained: Spans | None = None
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What is said, for people: the content, and the calls of tools."""
+        return "\n".join([self.content] * bool(self.content) + [f"{c.name}({c.arguments})" for c in self.tool_calls])
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order. The last trained turn is the answer that evaluation asks for."""
+    """Turns in order. The last trained turn is the answer that evaluation asks for. `tools`: each as JSON text."""
 
     messages: tuple[Message, ...]
+    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PromptCompletion:
-    """A text and how it goes on; the completion is trained."""
+    """A text and how it goes on; the completion is trained, or these characters of it."""
 
     prompt: str
     completion: str
+    trained: Spans | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +107,24 @@ class TaggedWords:
     tags: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class SourceTarget:
+    """A text and what is made of it: its translation, its summary."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to the same, each with what stands before it; the first is the better one."""
+
+    chosen: Conversation | PromptCompletion
+    rejected: Conversation | PromptCompletion
+
+
 WholeText = LabelledText | LabelSetText | ScoredText
-Content = Conversation | PromptCompletion | PlainText | WholeText | TaggedWords
+Content = Conversation | PromptCompletion | PlainText | WholeText | TaggedWords | SourceTarget | Preference
 
 
 @dataclass(frozen=True)

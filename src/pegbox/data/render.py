@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from pegbox.data.codec import Codec
-from pegbox.data.records import Conversation, Message, PromptCompletion
+from pegbox.data.masks import marks
+from pegbox.data.records import Conversation, Message, PromptCompletion, Spans
+from pegbox.data.template import Template, UnstableTemplate, refuse_lost
 from pegbox.errors import RecipeError
-
-PROBE = "pegbox"  # an answer that no template says by itself
 
 
 @dataclass
@@ -39,23 +40,19 @@ class Tokens:
         self.input_ids.extend(ids)
         self.loss_weights.extend([weight] * len(ids))
 
+    def add_each(self, ids: Sequence[int], weights: Sequence[float]) -> None:
+        """Append `ids`, each with its own loss weight."""
+        self.input_ids.extend(ids)
+        self.loss_weights.extend(weights)
 
-@dataclass(frozen=True)
-class Frame:
-    """What a template puts around each answer, behind its generation prompt.
 
-    `lead` and `trail` are said by the model like the answer itself (Llama 2 has a space on either side); `end` is the
-    text of the stop token `stop`, with the white space that the token swallows.
-    """
+class Within(NamedTuple):
+    """A text within what is said: what stands before it, how many of its first characters the template stripped, its spans."""
 
     lead: str
-    trail: str
-    end: str
-    stop: int
-
-
-class UnstableTemplate(ValueError):
-    """A conversation whose earlier turns the template shows otherwise when a turn is added."""
+    text: str
+    stripped: int
+    trained: Spans | None
 
 
 class Renderer:
@@ -67,6 +64,14 @@ class Renderer:
         eos = tokenizer.eos_token_id
         self._model_stops = frozenset(stop_ids) | (frozenset() if eos is None else {eos})
         self._special = self._codec.special | self._model_stops
+        self._chat = Template(self._codec, self._special)
+
+    @property
+    def fingerprint(self) -> list[Any]:
+        """Everything that decides which tokens a text or a conversation becomes."""
+        tokenizer = self.tokenizer
+        template = tokenizer.chat_template
+        return [tokenizer.backend_tokenizer.to_str(), template, tokenizer.special_tokens_map, sorted(self._special)]
 
     @property
     def special(self) -> frozenset[int]:
@@ -77,7 +82,7 @@ class Renderer:
     def stop_ids(self) -> frozenset[int]:
         """The tokens that end an answer: the model's own, and the one with which its chat template ends a turn."""
         with suppress(RecipeError):  # where the template is of no use, no conversation is rendered
-            return self._model_stops | {self._frame.stop}
+            return self._model_stops | {self._chat.frame.stop}
         return self._model_stops
 
     def encode(self, text: str) -> list[int]:
@@ -98,7 +103,7 @@ class Renderer:
 
     def reply(self, ids: Sequence[int], *, whole: bool = True) -> str:
         """What a model said in a conversation: its answer without what the chat template puts around each."""
-        text, lead, trail = self.answer(ids, whole=whole), self._frame.lead, self._frame.trail
+        text, lead, trail = self.answer(ids, whole=whole), self._chat.frame.lead, self._chat.frame.trail
         if whole:
             return text.removeprefix(lead).removesuffix(trail)
         if lead.startswith(text):
@@ -118,103 +123,96 @@ class Renderer:
 
         Raises ValueError where the template changes or refuses it, RecipeError where no answer can be rendered at all.
         """
-        return self._render(content.messages)[0]
+        try:
+            return self._render(content.messages, content.tools)[0]
+        except UnstableTemplate:  # what is served before the last answer can be learnt from all the same
+            *before, last = [place for place, m in enumerate(content.messages) if m.role == "assistant"]
+            if any(content.messages[place].weight for place in before):
+                raise
+            tokens = Tokens()
+            tokens.add(self.prompt(content.messages[:last], content.tools))
+            opened = self._template(content.messages[:last], True, content.tools)
+            self._answer(tokens, opened, content.messages[: last + 1], content.tools)
+            return tokens
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[str] = ()) -> list[int]:
         """The ids to serve: the conversation so far, and the opening of the assistant's turn. Raises likewise.
 
         A conversation that the template shows otherwise as it goes on is never trained: it is served in one piece.
         """
-        opened = self._template(messages, True)
+        opened = self._template(messages, True, tools)
         try:
-            tokens, told, begun = self._render(messages)
+            tokens, told, begun = self._render(messages, tools)
             tokens.add(self._between(told, opened, messages[begun:]))
         except UnstableTemplate:
             return self._between("", opened, [message for message in messages if message.role != "assistant"])
         return tokens.input_ids
 
-    def _render(self, messages: Sequence[Message]) -> tuple[Tokens, str, int]:
+    def turn(self, content: Conversation, index: int) -> str:
+        """An assistant's turn as `reply` reads it: its content, or how the template writes its calls of tools."""
+        message = content.messages[index]
+        if not message.tool_calls:
+            return message.content
+        tokens, opened = Tokens(), self._template(content.messages[:index], True, content.tools)
+        self._answer(tokens, opened, content.messages[: index + 1], content.tools)
+        return self.reply(tokens.input_ids)
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[str]) -> tuple[Tokens, str, int]:
         """The tokens up to the last assistant's stop token, the text told by then, and the index of the next turn."""
         tokens, told, begun = Tokens(), "", 0
         for index, message in enumerate(messages):
             if message.role == "assistant":
-                frame = self._frame  # first of all: a template that frames no answer is refused as a whole
-                opened = self._template(messages[:index], True)
+                frame = self._chat.frame  # first of all: a template that frames no answer is refused as a whole
+                opened = self._template(messages[:index], True, tools)
                 tokens.add(self._between(told, opened, messages[begun:index]))
-                said = self._said(opened, message.content, self._template(messages[: index + 1], False))
-                ids = self._without_stop(self._codec.learnt_behind(said))
-                tokens.add([*ids, frame.stop], message.weight)
+                said = self._answer(tokens, opened, messages[: index + 1], tools)
                 told, begun = opened + said + frame.end, index + 1
         return tokens, told, begun
+
+    def _answer(self, tokens: Tokens, opened: str, messages: Sequence[Message], tools: Sequence[str]) -> str:
+        """Append the last turn, an answer to what is `opened`, and its stop token; the text that is said."""
+        message, frame, closed = messages[-1], self._chat.frame, self._template(messages, False, tools)
+        if message.tool_calls:
+            said = self._chat.called(opened, message, closed)
+            tokens.add([*self._without_stop(self._codec.learnt_call(said)), frame.stop], message.weight)
+            return said
+        lead, text = self._chat.said(opened, message.content, closed)
+        said = lead + text + frame.trail
+        within = Within(lead, text, message.content.find(text), message.trained)
+        self._learn(tokens, said, frame.stop, message.weight, within)
+        return said
+
+    def _learn(self, tokens: Tokens, said: str, stop: int, weight: float, within: Within) -> None:
+        """Append what is said and the stop token, trained with the weight: all of it, or the spans of a text within it.
+
+        A token is trained where any of its characters is. What frames the text goes with its ends: the stop token is
+        trained where the last character is.
+        """
+        ids = [*self._without_stop(self._codec.learnt_behind(said)), stop]
+        if within.trained is None:
+            tokens.add(ids, weight)
+            return
+        inside = marks(within.trained, len(within.text), within.stripped)
+        first, last = (inside[0], inside[-1]) if inside else (False, False)
+        behind = len(said) - len(within.lead) - len(within.text)
+        whole = [first] * len(within.lead) + inside + [last] * behind
+        learnt = [any(whole[start:end]) for start, end in self._codec.characters(said)]
+        tokens.add_each(ids, [weight * mark for mark in (*learnt, last)])
 
     def _between(self, told: str, text: str, messages: Sequence[Message]) -> list[int]:
         """The ids of what the template says after what has been told already: the turns of others, and an opening."""
         if not text.startswith(told):
             raise UnstableTemplate(
-                "the chat template changes earlier turns when one is added (it is not prefix-stable)"
+                "the chat template changes earlier turns when one is added (it is not prefix-stable);"
+                " only the last answer can be trained here (weight: 0 for those before it)"
             )
-        place = len(told)
-        for message in messages:
-            content = "" if message.role == "tool" else message.content.strip()  # a tool's may be rendered as JSON
-            found = text.find(content, place)
-            if found < 0:
-                raise ValueError(f"the chat template drops, moves or rewrites the turn of the {message.role}")
-            place = found + len(content)
+        refuse_lost(messages, text, len(told))
         if not told:
             return self.encode(text)
-        return self.encode(self._frame.end + text[len(told) :])[1:]  # as it stands behind the stop token
+        return self.encode(self._chat.frame.end + text[len(told) :])[1:]  # as it stands behind the stop token
 
-    def _said(self, opened: str, content: str, closed: str) -> str:
-        """What the model is to say for an answer, up to its stop token.
-
-        A template may strip the content, and leave its lead away where the content has one of its own (a thought).
-        """
-        frame = self._frame
-        for lead in (frame.lead, ""):
-            for text in (content, content.strip()):
-                said = lead + text + frame.trail
-                if closed.startswith(opened + said + frame.end):
-                    return said
-        raise ValueError("the chat template rewrites an answer, or what stands before it")
-
-    @cached_property
-    def _frame(self) -> Frame:
-        """Found by rendering the shortest conversation. Raises RecipeError where the template cannot be used."""
-        asked = [Message("user", "question")]
-        try:
-            opened = self._template(asked, True)
-            closed = self._template([*asked, Message("assistant", PROBE)], False)
-        except ValueError as error:
-            raise self._refusal(f"fails on a question and its answer: {error}") from None
-        if not closed.startswith(opened):
-            raise self._refusal("does not begin an answer as its generation prompt says (it is not prefix-stable)")
-        lead, said, rest = closed[len(opened) :].partition(PROBE)
-        if not said:
-            raise self._refusal("drops or rewrites an assistant's answer")
-        if not self._special.isdisjoint(self.encode(lead)):
-            raise self._refusal("has no generation prompt that opens the assistant's turn")
-        found = self.tokenizer(rest, add_special_tokens=False, return_offsets_mapping=True)
-        for token, (start, end) in zip(found["input_ids"], found["offset_mapping"], strict=True):
-            if token in self._special:
-                return Frame(lead, rest[:start], rest[start:end], token)
-        raise self._refusal("ends an assistant's answer without a stop token")
-
-    def _template(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        if self.tokenizer.chat_template is None:
-            cure = "use an instruction-tuned model, or task: completion"
-            raise RecipeError("the model has no chat template", where="model", cure=cure)
-        if not turns:
-            raise ValueError("a conversation must begin with a turn that is not the assistant's")
-        render = self.tokenizer.apply_chat_template
-        try:
-            return str(render(turns, tokenize=False, add_generation_prompt=add_generation_prompt))
-        except Exception as error:  # a template is a stranger's program: whatever it raises, it refuses
-            raise ValueError(f"the chat template refuses the conversation: {error}") from None
-
-    def _refusal(self, does: str) -> RecipeError:
-        cure = "use another chat template (tokenizer.chat_template), or task: completion"
-        return RecipeError(f"the model's chat template {does}", where="model", cure=cure)
+    def _template(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[str] = ()) -> str:
+        return self._chat.rendered(messages, add_generation_prompt, tools)
 
     # ---- completions ---------------------------------------------------------------------------------------------
 
@@ -229,10 +227,11 @@ class Renderer:
         return ids if opening and ids[: len(opening)] == opening else opening + ids
 
     def prompt_completion(self, content: PromptCompletion) -> Tokens:
-        """Prompt untrained, completion and stop token trained."""
+        """Prompt untrained, completion and stop token trained (or the characters of it that are trained)."""
         tokens = Tokens()
         tokens.add(self.completion_prompt(content.prompt))
-        tokens.add([*self._without_stop(self._codec.learnt_behind(content.completion)), self._closing()], 1.0)
+        said = content.completion
+        self._learn(tokens, said, self._closing(), 1.0, Within("", said, 0, content.trained))
         return tokens
 
     def plain_text(self, text: str) -> Tokens:

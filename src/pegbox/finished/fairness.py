@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
-from pegbox.data.prepare import read_records
+from pegbox.data.fingerprint import files_of, sources_of
+from pegbox.data.reader import Reader
 from pegbox.data.splits import SPLITS, twin_key
 from pegbox.finished.matching import Matched
 from pegbox.finished.run import Run
@@ -85,7 +87,7 @@ def _scored(runs: Mapping[str, Run]) -> list[Note]:
 def _other_data(runs: Mapping[str, Run]) -> list[Note]:
     """Whether the runs learnt from the same files."""
     hashes = {
-        name: " + ".join(sorted(run.receipt["data"][file][:8] for file in run.recipe.data.train))
+        name: " + ".join(sorted(run.receipt["data"][file][:8] for file in files_of(run.recipe.data.train)))
         for name, run in runs.items()
     }
     if len(set(hashes.values())) == 1:
@@ -154,7 +156,9 @@ def _contents(run: Run) -> dict[str, str] | None:
     if any(not Path(file).is_file() or sha256(Path(file)) != digest for file, digest in known.items()):
         return None
     data = run.recipe.data.model_copy(update={"instruction": None})
-    records = read_records(list(known), run.recipe.model_copy(update={"data": data}), {})
+    sources = [source for source in sources_of(run.recipe) if files_of([source])]
+    reader = Reader(run.recipe.model_copy(update={"data": data}))
+    records = chain.from_iterable(map(reader.records, sources))
     return {record.where: twin_key(record.content) for record in records}
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pegbox.data.fingerprint import files_of
 from pegbox.data.formats import to_record
 from pegbox.data.records import Record, Row
 from pegbox.data.sources import read
@@ -65,14 +66,25 @@ class Subject:
         A row that is set aside and stands in no file is left out.
         """
         recipe = self.run.recipe
-        files = recipe.data.train if isinstance(recipe.data.test, float) else recipe.data.test
-        if any(self.faults({name: self.receipt["data"][name] for name in files}).values()):
+        sources = recipe.data.train if isinstance(recipe.data.test, float) else recipe.data.test
+        if any(self.faults({name: self.receipt["data"].get(name, "") for name in files_of(sources)}).values()):
             return None
-        names = [line["id"] for line in self.folder.read_lines("splits.jsonl") if line["split"] == "test"]
+        short = {
+            row
+            for found in self.folder.read_json("data.json")["findings"]
+            if found["check"] == "cut"
+            for row in found["rows"]
+        }
+        test = (line["id"] for line in self.folder.read_lines("splits.jsonl") if line["split"] == "test")
+        names = [name for name in test if name not in short]  # those no longer stand in the file as they were asked
         wanted = set(names)
-        rows = {row.where: row for row in read(files) if isinstance(row, Row) and row.where in wanted}
+        rows = {row.where: row for row in read(sources) if isinstance(row, Row) and row.where in wanted}
         task, data = recipe.task.kind, recipe.data
-        return {name: to_record(rows[name], task, data.columns, data.instruction) for name in names if name in rows}
+        return {
+            name: to_record(rows[name], task, data.columns, data.instruction, data.format)
+            for name in names
+            if name in rows
+        }
 
     def faults(self, known: Mapping[str, str], folder: Path = Path()) -> dict[str, list[str]]:
         """The names of the files that have `changed`, and of those that are `missing`."""

@@ -115,10 +115,11 @@ class Run:
     def task_record(self, row: Row) -> Record:
         """The record of a row that may lack its answer."""
         given = self.recipe.data.columns
-        values = with_placeholder(row.values, self.task.kind, given)
+        values = with_placeholder(row.values, self.task.kind, given, self.recipe.data.format)
         columns = {role: column for role, column in given.items() if role not in TIES or column in values}
         try:
-            record = to_record(Row(row.where, values), self.task.kind, columns, self.recipe.data.instruction)
+            data = self.recipe.data
+            record = to_record(Row(row.where, values), self.task.kind, columns, data.instruction, data.format)
             if not 0 < (length := self.task.prompt_length(record, ())) <= self.limit:
                 raise ValueError(f"has {length} tokens, and the model takes 1 to {self.limit}")
         except ValueError as error:

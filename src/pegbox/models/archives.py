@@ -16,8 +16,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pegbox.cache import built_once, cache_root
 from pegbox.errors import RecipeError
-from pegbox.models.cache import built_once, cache_root
 
 log = logging.getLogger("pegbox")
 

@@ -18,9 +18,9 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
+from pegbox.cache import FORMAT, built_once
 from pegbox.models import gguf
 from pegbox.models.archives import Archive, download
-from pegbox.models.cache import FORMAT, built_once
 
 log = logging.getLogger("pegbox")
 

@@ -89,9 +89,14 @@ def _sizes(guess: Guess, records: Sequence[Record], settings: Settings, complete
         )
     elif settings.test_units < 2 * UNITS:
         yield f"small differences: {settings.test_units} test rows show large ones only"
+    if settings.near_apart:
+        yield (
+            "whether rows that are nearly the same may stand in train and test: so many are that they cannot be kept "
+            "together (data.allow: [near_duplicate]), and the test is easier for it; a data.columns.group would help"
+        )
     longest = max(len(parts(record.content)[0]) for record in records)
     if guess.kind not in PROMPTED and longest > LONG:
         yield (
             f"whether the longest text ({longest} characters) fits the model: `pegbox check` counts tokens, and "
-            "data.truncation: drop leaves out what does not fit"
+            "data.truncation: cut shortens what does not fit"
         )

@@ -33,6 +33,7 @@ def preference(columns: Columns) -> Guess | None:
 
 def conversation(columns: Columns) -> Guess | None:
     """Messages as OpenAI writes them, or ShareGPT's `conversations`."""
+    beside = [column.name for column in columns if column.name == "tools"]
     spoken = [column for column in columns if column.has_keys("role", "content")]
     if spoken:
         best = find(spoken, ("messages", "conversations", "conversation", "chat", "turns")) or spoken[0]
@@ -40,7 +41,7 @@ def conversation(columns: Columns) -> Guess | None:
         why = (
             f"{shown(best.name)} holds {len(best.values)} lists of turns with role and content, {turns:.1f} on average"
         )
-        return Guess("chat", "a guess" if len(spoken) > 1 else "sure", (why,), {"messages": best.name})
+        return Guess("chat", "a guess" if len(spoken) > 1 else "sure", (why,), {"messages": best.name}, tuple(beside))
     told = next((column for column in columns if column.has_keys("from", "value")), None)
     if told is None:
         return None
@@ -48,8 +49,8 @@ def conversation(columns: Columns) -> Guess | None:
     if told.name != "conversations":
         cure = f"rename {shown(told.name)} to conversations"
         raise RecipeError(f"{why}, which is known by the name 'conversations' only", cure=cure)
-    system = [column.name for column in columns if column.name == "system"]
-    return Guess("chat", "sure", (why,), {}, (told.name, *system))
+    beside += [column.name for column in columns if column.name == "system"]
+    return Guess("chat", "sure", (why,), {}, (told.name, *beside))
 
 
 def tagged(columns: Columns) -> Guess | None:

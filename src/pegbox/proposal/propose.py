@@ -11,10 +11,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from pathlib import Path
 from types import MappingProxyType
 
-from pegbox.data import encoding, sources
+from pegbox.data import sources
 from pegbox.data.formats import FIXED, to_record
 from pegbox.data.records import Record, Row
 from pegbox.data.sources import MalformedRow
@@ -129,7 +128,7 @@ def _drawn(name: str, most: int, behind: int) -> tuple[list[Row], bool]:
         else:
             whole = False
     if unread:
-        raise _unreadable(name, unread)
+        raise sources.refusal(unread)
     return [row for _, row in sorted(kept, key=itemgetter(0))], whole
 
 
@@ -139,12 +138,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _unreadable(name: str, unread: list[MalformedRow]) -> DataError:
-    if all(row.why.startswith(encoding.NOT_UTF8) for row in unread):
-        return encoding.refusal(Path(name), Path(name).read_bytes())
-    return sources.refusal(unread)
 
 
 def _records(guess: Guess, looked: Looked) -> tuple[Record, ...]:

@@ -100,6 +100,9 @@ class Proposal:
         if self.instruction is not None:
             done |= {"instruction"}
             lines += [f"  # instruction: {_value(self.instruction)}{_meaning(Data, 'instruction')}"]
+        if self.settings.near_apart:
+            done |= {"allow"}
+            lines += [f"  allow: [near_duplicate]{_meaning(Data, 'allow')}"]
         return [*lines, *_defaults(Data, done)]
 
 

@@ -11,8 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pegbox.data.records import LabelledText, Record
-from pegbox.data.splits import Splits, split, twin_key
+from pegbox.data.splits import NONE, Splits, Traits, split, twin_key
+from pegbox.data.twins import near_twins
 from pegbox.errors import DataError
 
 SEED = 42  # the recipe's default
@@ -31,6 +35,7 @@ class Settings:
     num_train_epochs: int
     batch_size: int
     test_units: int
+    near_apart: bool = False  # near twins are so many that only exact ones can be kept on one side
 
 
 def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Settings:
@@ -38,15 +43,17 @@ def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Se
 
     Raises DataError where they cannot be split into train, validation and test at all.
     """
-    for least, shares in ((UNITS, product(TEST, VALIDATION[:2])), (1, product((0.2, 0.3, 0.4), VALIDATION))):
-        for test, validation in shares:
-            made = _tried(records, test, validation)
+    near = _near(records)
+    tries = [(UNITS, TEST, VALIDATION[:2]), (1, (0.2, 0.3, 0.4), VALIDATION)]
+    for (least, tests, validations), joined in product(tries, (near, NONE)):
+        for test, validation in product(tests, validations):
+            made = _tried(records, test, validation, joined)
             if made is None or (units := _units(made.test)) < least or len(made.validation) < min(5, least):
                 continue
             rows = len(made.train)
             batch_size = 16 if rows >= 160 else 8 if rows >= 24 else 4
             epochs = 3 if not complete else max(3, min(10, math.ceil(UPDATES * batch_size / rows)))
-            return Settings(validation, test, epochs, batch_size, units)
+            return Settings(validation, test, epochs, batch_size, units, near_apart=joined is NONE and len(near) > 0)
     what = f"{len(records)} rows are too few to be split into train, validation and test"
     raise DataError(what if len(records) > 1 else "one row cannot be split", where=where, cure=MORE)
 
@@ -54,10 +61,17 @@ def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Se
 MORE = f"give more rows: about 80 for a verdict, which takes {UNITS} test rows"
 
 
-def _tried(records: Sequence[Record], test: float, validation: float) -> Splits | None:
+def _near(records: Sequence[Record]) -> NDArray[np.int64]:
+    traits = Traits(SEED)
+    for record in records:
+        traits.see(record)
+    return near_twins(records, traits).pairs
+
+
+def _tried(records: Sequence[Record], test: float, validation: float, near: NDArray[np.int64]) -> Splits | None:
     """The split as training will make it; None where a part is empty or nothing can be told apart."""
     try:
-        made = split(records, {}, {"validation": validation, "test": test}, SEED)
+        made = split(records, {}, {"validation": validation, "test": test}, SEED, near)
     except DataError:
         return None
     labels = {record.content.label for record in made.train if isinstance(record.content, LabelledText)}

@@ -3,7 +3,7 @@
 from pegbox.recipe.load import dump, load, validate
 from pegbox.recipe.losses import FITTING, MAE, MSE, BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, OwnLoss
 from pegbox.recipe.own import is_own, load_own, own_files
-from pegbox.recipe.schema import Data, Evaluate, Full, Lora, Method, Model, Recipe, Train
+from pegbox.recipe.schema import ALLOWABLE, Data, Evaluate, Full, Lora, Method, Model, Recipe, Train
 from pegbox.recipe.tasks import (
     PROMPTED,
     Chat,
@@ -17,6 +17,7 @@ from pegbox.recipe.tasks import (
 )
 
 __all__ = [
+    "ALLOWABLE",
     "FITTING",
     "MAE",
     "MSE",

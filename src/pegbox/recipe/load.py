@@ -16,6 +16,7 @@ from pegbox.recipe.losses import OwnLoss
 from pegbox.recipe.mistakes import explain
 from pegbox.recipe.own import is_own, split
 from pegbox.recipe.schema import Recipe
+from pegbox.recipe.sources import FileSource, HubSource, Source, source_of
 
 # a plain string in the place of a mapping stands for this key of it
 SHORTHAND = {"model": "name", "task": "kind", "method": "kind", "data": "train", "train.loss": "kind"}
@@ -125,12 +126,22 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
         path, function = split(name) if is_own(name) else ("", name)
         return f"{resolve(path)}:{function}" if path else name
 
+    def place(source: Source) -> Source:
+        path = resolve(source.path)
+        if isinstance(source, HubSource) and not os.path.exists(path):
+            return source
+        if isinstance(source, HubSource) and source == source_of(source.path):  # a folder that reads like a hub's id
+            return FileSource(path=path)
+        return source.model_copy(update={"path": path})
+
     data, evaluate, loss, name = recipe.data, recipe.evaluate, recipe.train.loss, recipe.model.name
-    files = {key: getattr(data, key) for key in ("train", "validation", "test")}
-    files = {key: tuple(map(resolve, names)) for key, names in files.items() if not isinstance(names, float)}
+    placed: dict[str, Any] = {key: tuple(place(source) for source in given) for key, given in data.given.items()}
+    placed |= {"benchmarks": data.benchmarks and tuple(map(place, data.benchmarks))}
+    if isinstance(data.filter, str):
+        placed["filter"] = resolve_own(data.filter)
     rated: dict[str, Any] = {"metrics": evaluate.metrics and tuple(map(resolve_own, evaluate.metrics))}
     rated |= {"primary": evaluate.primary and resolve_own(evaluate.primary)}
-    update: dict[str, Any] = {"data": data.model_copy(update=files), "evaluate": evaluate.model_copy(update=rated)}
+    update: dict[str, Any] = {"data": data.model_copy(update=placed), "evaluate": evaluate.model_copy(update=rated)}
     if isinstance(loss, OwnLoss):
         loss = loss.model_copy(update={"function": resolve_own(loss.function)})
         update["train"] = recipe.train.model_copy(update={"loss": loss})

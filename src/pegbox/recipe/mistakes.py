@@ -9,9 +9,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from pegbox.recipe import filters, sources
 from pegbox.recipe.schema import Recipe
 
 SHOWN = 20  # mistakes in one message
+TAGS = (*filters.TAGS, *sources.TAGS)
 # what is allowed, by pydantic's types of mistakes; the braces are its context
 ALLOWED = {
     "int_type": "must be a whole number",
@@ -99,6 +101,8 @@ def _follow(loc: Sequence[str]) -> tuple[list[str], list[type[BaseModel]]]:
     for part in loc:
         if len(choices) > 1 and part in map(_kind, choices):
             choices = [choice for choice in choices if _kind(choice) == part]
+            continue
+        if part in TAGS:
             continue
         place.append(part)
         if fields := [choice.model_fields[part] for choice in choices if part in choice.model_fields]:

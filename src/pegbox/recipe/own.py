@@ -57,6 +57,7 @@ def own_files(recipe: Recipe) -> list[str]:
     loss, evaluate = recipe.train.loss, recipe.evaluate
     named = [loss.function] if loss is not None and loss.kind == "own" else []
     named += [name for name in (*(evaluate.metrics or ()), evaluate.primary or "") if is_own(name)]
+    named += [recipe.data.filter] if isinstance(recipe.data.filter, str) else []
     return list(dict.fromkeys(split(reference)[0] for reference in named))
 
 

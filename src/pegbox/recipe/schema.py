@@ -7,12 +7,14 @@ Field names are those of Transformers' `TrainingArguments` and of PEFT wherever 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from pegbox.recipe.filters import Filter
 from pegbox.recipe.losses import LossOrNone, refuse_misfit
 from pegbox.recipe.own import as_reference, is_own, split
+from pegbox.recipe.sources import ShareOrSources, Source, Sources
 from pegbox.recipe.tasks import PROMPTED, Task
 from pegbox.recipe.values import (
     AllLinearOrNames,
@@ -20,12 +22,10 @@ from pegbox.recipe.values import (
     AutoOrCount,
     ColumnOrColumns,
     Count,
-    Files,
     Frozen,
     Names,
     NoTruth,
     Number,
-    ShareOrFiles,
     Whole,
     listed,
     named,
@@ -54,18 +54,39 @@ if TYPE_CHECKING:  # elsewhere a mapping of roles is one of strings, and the key
     Role = str
 else:
     Role = Literal[
-        *("messages", "prompt", "completion", "text", "text_pair"),
+        *("messages", "prompt", "completion", "source", "target", "text", "text_pair"),
         *("label", "labels", "score", "tokens", "tags", "group", "sensitive_feature"),
     ]
+Format = Literal[
+    "openai",
+    "share_gpt",
+    "alpaca",
+    "prompt_completion",
+    "text",
+    "text_label",
+    "text_labels",
+    "text_score",
+    "tokens_tags",
+    "source_target",
+    "openai_preference",
+    "trl_preference",
+]
 SEVERAL = ("score", "labels")  # roles that may be several columns: numbers, or 0 and 1
+
+
+Allowable = Literal["malformed", "no_trained_token", "too_long", "leak", "near_duplicate"]
+ALLOWABLE: tuple[Allowable, ...] = get_args(Allowable)
 
 
 class Data(Frozen):
     """Which rows, what their columns mean, and how they are split."""
 
-    train: Annotated[Files, Field(description="rows to learn from: .jsonl, .json, .csv, .tsv, .txt, .md, .parquet")]
-    validation: ShareOrFiles = Field(default=0.1, description="a share of train, or files: for the best checkpoint")
-    test: ShareOrFiles = Field(default=0.1, description="a share of train, or files: read once, for the verdict")
+    train: Annotated[Sources, Field(description="rows to learn from: files, folders, a hub dataset, a query, a graph")]
+    validation: ShareOrSources = Field(default=0.1, description="a share of train, or files: for the best checkpoint")
+    test: ShareOrSources = Field(default=0.1, description="a share of train, or files: read once, for the verdict")
+    format: Format | None = Field(
+        default=None, description="how the rows are written; default: found out by the names of their columns"
+    )
     columns: dict[Role, ColumnOrColumns] = Field(
         default={},
         description="where columns have other names: {text: review}; score and labels may be several columns",
@@ -78,12 +99,34 @@ class Data(Frozen):
     max_length: Annotated[int, Field(gt=1), NoTruth] | None = Field(
         default=None, description="tokens; default: the model's limit"
     )
-    truncation: Literal["refuse", "drop"] = Field(
-        default="refuse", description="what becomes of a row that is too long"
+    truncation: Literal["refuse", "drop", "split", "cut"] = Field(
+        default="refuse",
+        description="what becomes of a row that is too long; split: a text, a conversation or a sentence into several;"
+        " cut: its input from the end",
     )
-    allow: tuple[Literal["malformed", "no_trained_token", "too_long", "leak"], ...] = Field(
-        default=(), description="findings that shall not stop training; such rows are dropped (leaks stay) and listed"
+    filter: Filter | None = Field(
+        default=None, description="which rows are kept: {stars: [1, 5], year: {min: 2020}}, or ./my_filter.py:name"
     )
+    benchmarks: Sources | None = Field(
+        default=None, description="texts that must not be learnt; rows that share 13 words in a row with one are listed"
+    )
+    allow: tuple[Allowable, ...] = Field(
+        default=(),
+        description="findings that shall not stop training; such rows are dropped (leaks stay) and listed;"
+        " near_duplicate: near twins may stand on two sides of a split",
+    )
+
+    @property
+    def given(self) -> dict[str, tuple[Source, ...]]:
+        """The splits that are read from sources of their own."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: value for name, value in splits.items() if not isinstance(value, float)}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The splits that are shares of train."""
+        splits = {"validation": self.validation, "test": self.test}
+        return {name: value for name, value in splits.items() if isinstance(value, float)}
 
     def column(self, role: str) -> str:
         """The name of the one column that has a role."""
@@ -100,8 +143,16 @@ class Data(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _weights_have_an_effect(self) -> Data:
+        named = {name: given for name, given in self.given.items() if name != "train"}
+        for name, sources in (named | {"benchmarks": self.benchmarks or ()}).items():
+            if any(source.weight != 1 for source in sources):
+                raise ValueError(f"data.{name}: a weight has no effect on rows that are not learnt")
+        return self
+
+    @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Data:
-        shares = [share for share in (self.validation, self.test) if isinstance(share, float)]
+        shares = self.shares.values()
         if sum(shares) >= 1:
             raise ValueError(f"data.validation and data.test together take all rows ({' + '.join(map(str, shares))})")
         return self

@@ -42,7 +42,7 @@ def named(field: str, written: Any, **defaults: str) -> BeforeValidator:
     return BeforeValidator(whole, json_schema_input_type=str | written)
 
 
-def _must_be(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
+def must_be(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
     """One message where a union of types would give one for each of them."""
 
     def check(value: Any) -> Any:
@@ -54,17 +54,12 @@ def _must_be(what: str, holds: Callable[[Any], bool]) -> BeforeValidator:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 0 and all(_is_text(v) and v for v in value)
+    return isinstance(value, list | tuple) and len(value) > 0 and all(is_text(v) and v for v in value)
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """True for text without half of a surrogate pair, which is no character."""
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
-
-
-def _is_split(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return 0 < value < 1 if is_number else _are_names(value)
 
 
 def listed(value: Any) -> Any:
@@ -73,35 +68,23 @@ def listed(value: Any) -> Any:
 
 
 NameList = tuple[str, ...]
-Names = Annotated[NameList, _must_be("a list of names", _are_names)]
+Names = Annotated[NameList, must_be("a list of names", _are_names)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Files = Annotated[
-    NameList,
-    _must_be("a file or a list of files", _are_names),
-    BeforeValidator(listed, json_schema_input_type=str | NameList),
-]
-ShareOrFiles = Annotated[
-    Share | NameList,
-    _must_be("a share between 0 and 1, a file or a list of files", _is_split),
-    BeforeValidator(listed, json_schema_input_type=Share | str | NameList),
-]
 AutoOrCount = Annotated[
     Literal["auto"] | Annotated[int, Field(gt=0)],
-    _must_be("'auto' or a whole number from 1 on", lambda value: value == "auto" or (type(value) is int and value > 0)),
+    must_be("'auto' or a whole number from 1 on", lambda value: value == "auto" or (type(value) is int and value > 0)),
 ]
 AllLinearOrNames = Annotated[
     Literal["all-linear"] | NameList,
-    _must_be("'all-linear' or a list of names", lambda value: value == "all-linear" or _are_names(value)),
+    must_be("'all-linear' or a list of names", lambda value: value == "all-linear" or _are_names(value)),
 ]
 
 
 def _are_columns(value: Any) -> bool:
-    return _is_text(value) or (_are_names(value) and len(set(value)) == len(value))
+    return is_text(value) or (_are_names(value) and len(set(value)) == len(value))
 
 
-ColumnOrColumns = Annotated[
-    str | NameList, _must_be("the name of a column, or a list of different names", _are_columns)
-]
+ColumnOrColumns = Annotated[str | NameList, must_be("the name of a column, or a list of different names", _are_columns)]
 
 
 def _is_weight(value: Any) -> bool:
@@ -112,7 +95,7 @@ def _is_weight(value: Any) -> bool:
 def _are_weights(value: Any) -> bool:
     if value is None or not isinstance(value, dict):
         return value is None or value == "balanced"
-    are_named = all(_is_text(name) or type(name) is int for name in value)
+    are_named = all(is_text(name) or type(name) is int for name in value)
     are_different = len({str(name) for name in value}) == len(value) > 0
     return are_named and are_different and all(map(_is_weight, value.values())) and any(value.values())
 
@@ -122,5 +105,5 @@ ClassWeights = Annotated[
     Literal["balanced"] | dict[str, float] | None,
     # labels that are whole numbers are names, in the rows and here alike
     BeforeValidator(lambda value: {str(k): v for k, v in value.items()} if isinstance(value, dict) else value),
-    _must_be("'balanced' or a mapping of labels to weights from 0 to 1,000,000, not all of them 0", _are_weights),
+    must_be("'balanced' or a mapping of labels to weights from 0 to 1,000,000, not all of them 0", _are_weights),
 ]

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from pegbox.data.splits import SPLITS
 from pegbox.evaluation.verdict import TUNED
 from pegbox.recipe import Lora, Recipe
+from pegbox.recipe.sources import Source
 from pegbox.report import wording
 from pegbox.tasks import TASKS
 
@@ -116,7 +116,8 @@ def _model_index(
         for metric, found in evaluation["systems"][TUNED].items()
         if found["value"] is not None
     ]
-    files = recipe.data.train if isinstance(recipe.data.test, float) else recipe.data.test
+    sources = recipe.data.train if isinstance(recipe.data.test, float) else recipe.data.test
+    files = _known(sources, receipt)
     dataset = {
         "type": "local",
         "name": ", ".join(PurePath(file).name for file in files),
@@ -130,10 +131,16 @@ def _model_index(
 
 def _data(recipe: Recipe, receipt: Mapping[str, Any]) -> list[dict[str, str]]:
     """The files of rows, without their folders; a split that is a share of train has none of its own."""
-    given: dict[str, Sequence[str] | float] = {split: getattr(recipe.data, split) for split in SPLITS}
     return [
         {"file": PurePath(file).name, "split": split, "sha256": receipt["data"][file]}
-        for split, files in given.items()
-        if not isinstance(files, float)
-        for file in files
+        for split, sources in recipe.data.given.items()
+        for file in _known(sources, receipt)
+    ]
+
+
+def _known(sources: Sequence[Source], receipt: Mapping[str, Any]) -> list[str]:
+    """The files of the sources that the run read."""
+    paths = [PurePath(source.path) for source in sources]
+    return [
+        name for name in receipt["data"] if any(path in (PurePath(name), *PurePath(name).parents) for path in paths)
     ]

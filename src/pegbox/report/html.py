@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pegbox.recipe import Lora, Recipe
-from pegbox.report import breakdown, facts, groups, loss_words, pictures, results, rows, usage, wording
+from pegbox.report import breakdown, facts, groups, loss_words, pictures, results, rows, shape, usage, wording
 from pegbox.report.answers import Reader
 from pegbox.report.kinds import KINDS
 from pegbox.report.page import as_data, render
@@ -29,6 +29,7 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
     reader = Reader.of(lines, evaluation, names, receipt["task"])
     given = Given(lines, evaluation, names, receipt["task"], recipe.seed)
     own = KINDS[recipe.task.kind].section
+    data = folder.read_json("data.json")
     changed = rows.most_changed(reader.compared, recipe.seed)
     return render(
         "report.html",
@@ -51,7 +52,8 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
         rows_data=as_data(reader.data(changed)),
         curves_picture=pictures.curves(log, receipt["chosen_step"], loss_words.unit(recipe)),
         training=facts.training(log, receipt, recipe),
-        findings=[facts.finding(found) for found in folder.read_json("data.json")["findings"]],
+        findings=[facts.finding(found) for found in data["findings"]],
+        shape=shape.section(data.get("shape")),
         rows=receipt["rows"],
         costs=facts.costs(receipt, list(folder.read_lines("timing.jsonl"))),
         versions=receipt["versions"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class RunFolder:
         """Write one JSON document."""
         return self.write(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def write_lines(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write one JSON object a line."""
         return self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 

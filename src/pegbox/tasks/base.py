@@ -81,6 +81,11 @@ class Task(ABC):
         """The names of a new head's classes, in the order of its outputs; empty where the task adds no head."""
         return ()
 
+    @property
+    def fingerprint(self) -> list[Any]:
+        """Everything that decides how a record is encoded, beside the recipe and the other records."""
+        return [self.kind, sorted(self.heads), self.renderer.fingerprint]
+
     def observe(self, records: Sequence[Record]) -> None:  # noqa: B027, most tasks have nothing to find out
         """See all records once before any is encoded: label names, which form the rows have. Raises DataError."""
 

@@ -21,9 +21,10 @@ class Chat(LanguageTask):
     def prompt(self, record: Record, shots: Sequence[Record]) -> list[int]:
         """The true history up to the answer, the shots between its system message and the rest."""
         history, _ = _asked(record)
+        tools = _conversation(record).tools
         opening = [message for message in history[:1] if message.role == "system"]
         shown = [m for shot in shots for m in _conversation(shot).messages if m.role != "system"]
-        return self.renderer.prompt([*opening, *shown, *history[len(opening) :]])
+        return self.renderer.prompt([*opening, *shown, *history[len(opening) :]], tools)
 
     def said(self, ids: Sequence[int], *, whole: bool = True) -> str:
         """The answer without what the template puts around it."""
@@ -34,12 +35,12 @@ class Chat(LanguageTask):
         history, _ = _asked(record)
         turns = [message for message in history if message.role != "system"]
         if len(turns) == 1:
-            return turns[0].content
-        return "\n".join(f"{message.role}: {message.content}" for message in turns)
+            return turns[0].text
+        return "\n".join(f"{message.role}: {message.text}" for message in turns)
 
     def reference(self, record: Record) -> str:
-        """The content of the last trained turn."""
-        return _asked(record)[1].content
+        """The content of the last trained turn, or how the template writes its calls of tools."""
+        return self.renderer.turn(_conversation(record), len(_asked(record)[0]))
 
 
 def _conversation(record: Record) -> Conversation:

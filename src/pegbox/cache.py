@@ -1,4 +1,4 @@
-"""pegbox's own folder for what it made or fetched once: models out of packages or GGUF files, packages of rows.
+"""pegbox's own folder for what it made or fetched once: models out of packages or GGUF files, packages of rows, rows in tokens.
 
 A folder appears there whole or not at all: it is built beside its place and renamed into it, and the rename of a folder
 is atomic. Of two processes that build the same folder at once the second finds the place taken and drops its own copy.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 DIGITS = 1000  # of a whole number; Python refuses to read 4,300
@@ -15,22 +17,35 @@ def parse_json(text: str) -> Any:
     Refused: NaN and infinities (also as 1e400), duplicate keys, lone surrogates, integers of thousands of digits,
     nesting deeper than the parser's stack.
     """
+    with _refusals():
+        value = DECODER.decode(text)
+        _check_pairs(text, value)
+    return value
+
+
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and where it ends. Raises ValueError as `parse_json` does."""
+    with _refusals():
+        value, end = DECODER.raw_decode(text, start)
+        _check_pairs(text[start:end], value)
+    return value, end
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what the parser dies of into ValueErrors."""
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
-        text.encode("utf-8")
-        if "\\u" in text:  # an escape can write half a pair that the text itself does not hold
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        yield
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("holds half of a surrogate pair, which is no character") from None
-    return value
+
+
+def _check_pairs(text: str, value: Any) -> None:
+    text.encode("utf-8")
+    if "\\u" in text:  # an escape can write half a pair that the text itself does not hold
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
 def _refuse(constant: str) -> float:
@@ -57,3 +72,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key '{key}' is given twice")
         values[key] = value
     return values
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates,
+    parse_constant=_refuse,
+    parse_float=_finite,
+    parse_int=_whole,
+)

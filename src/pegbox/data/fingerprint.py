@@ -1,0 +1,76 @@
+"""The name under which prepared rows are kept: a hash of everything that changes them.
+
+The bytes and names of the files, every option that bears on rows, the tokenizer with its template and stop tokens, the
+task, and the code that prepares: its own files and the versions of the packages it stands on. Change one, and the rows
+are prepared anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pegbox.recipe import Recipe, own_files
+from pegbox.recipe.sources import HubSource, Source
+
+PACKAGES = ("tokenizers", "transformers", "jinja2", "pydantic", "numpy", "pyarrow", "scikit-learn", "ftfy")
+CODE = ("data", "tasks", "recipe")  # the rooms whose code prepares
+
+
+def sources_of(recipe: Recipe) -> list[Source]:
+    """Everything that rows are read from, in the recipe's order."""
+    given = [source for sources in recipe.data.given.values() for source in sources]
+    return [*given, *(recipe.data.benchmarks or ())]
+
+
+def files_of(sources: Iterable[Source]) -> list[str]:
+    """The files of the sources, each once: those of a folder in order; none of a dataset on the hub."""
+    found: dict[str, None] = {}
+    for source in sources:
+        path = Path(source.path)
+        if path.is_dir():
+            found |= dict.fromkeys(str(file) for file in sorted(path.rglob("*")) if file.is_file())
+        elif not isinstance(source, HubSource):
+            found[source.path] = None
+    return list(found)
+
+
+def fingerprint(recipe: Recipe, **encoding: Any) -> str:
+    """The name, 32 hex digits. `encoding`: what else decides how a record becomes tokens, as JSON can write it."""
+    sources = sources_of(recipe)
+    remote = any(isinstance(source, HubSource) and not Path(source.path).is_dir() for source in sources)
+    known = {
+        "files": {name: _digest(Path(name)) for name in (*files_of(sources), *own_files(recipe))},
+        "data": recipe.data.model_dump(mode="json"),
+        "task": recipe.task.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "code": _code(),
+        "remote": secrets.token_hex() if remote else "",  # what the hub holds now may not be what it holds next time
+        **encoding,
+    }
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; empty where it cannot be read, which reading its rows will tell."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+@cache
+def _code() -> str:
+    house = Path(__file__).parents[1]
+    digest = hashlib.sha256(json.dumps({name: version(name) for name in PACKAGES}).encode())
+    for room in CODE:
+        for file in sorted((house / room).rglob("*.py")):
+            digest.update(f"{file.relative_to(house)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""Sources -> rows, one after the other; each keeps its `file:line` (or its number where lines say nothing) to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from pegbox.data.records import Row
+from pegbox.data.sources.arrays import read_json
+from pegbox.data.sources.columnar import read_arrow, read_parquet
+from pegbox.data.sources.files import File, files_of
+from pegbox.data.sources.lines import read_jsonl, read_paragraphs
+from pegbox.data.sources.outcomes import MalformedRow, Remark, refusal
+from pegbox.data.sources.tables import read_csv, read_tsv
+from pegbox.recipe.sources import FileSource, GraphSource, HubSource, QuerySource, Source, source_of
+
+Rows = Iterator[Row | MalformedRow]
+
+
+def read(sources: Sequence[str | Source], told: list[Remark] | None = None) -> Rows:
+    """All rows of the sources in order; a row that cannot be read is yielded as a MalformedRow, never skipped.
+
+    What was guessed about a file (its encoding, its delimiter), or left out, is appended to `told` while it is read.
+    Raises DataError for a file that is missing, empty, damaged, of an unknown encoding or an unknown kind.
+    """
+    told = [] if told is None else told
+    for source in sources:
+        named = source_of(source) if isinstance(source, str) else source
+        yield from SOURCES[named.kind](named, told)
+
+
+def read_all(sources: Sequence[str | Source]) -> list[Row]:
+    """All rows of the sources. Raises DataError that counts the rows that cannot be read and names the first of them."""
+    rows = list(read(sources))
+    if unread := [row for row in rows if isinstance(row, MalformedRow)]:
+        raise refusal(unread)
+    return [row for row in rows if isinstance(row, Row)]
+
+
+def _files(source: FileSource, told: list[Remark]) -> Rows:
+    for file in files_of(source.path, told):
+        yield from READERS[file.kind](file)
+
+
+def _graph(source: GraphSource, told: list[Remark]) -> Rows:
+    from pegbox.data.sources.graphs import read_graph
+
+    return read_graph(source, told)
+
+
+def _hub(source: HubSource, told: list[Remark]) -> Rows:
+    from pegbox.data.sources.hub import read_hub
+
+    return read_hub(source)
+
+
+def _query(source: QuerySource, told: list[Remark]) -> Rows:
+    from pegbox.data.sources.queries import read_query
+
+    return read_query(source)
+
+
+SOURCES: Mapping[str, Callable[..., Rows]] = {"file": _files, "sqlite": _query, "hub": _hub, "rdf": _graph}
+
+READERS: Mapping[str, Callable[[File], Rows]] = {
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+    ".feather": read_arrow,
+    ".txt": read_paragraphs,
+    ".md": read_paragraphs,
+}

@@ -1,0 +1,50 @@
+"""Near twins among records: what is asked, compared by character 5-grams (`near`).
+
+Left out of the comparison is what says nothing of a row: a system's message, and the beginning that all inputs share
+(an instruction before each). A text of which fewer than LEAST characters are left is compared exactly or not at all:
+there one word's difference is one of meaning. Of exact twins only the first is compared.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pegbox import progress
+from pegbox.data.near import Sketches
+from pegbox.data.records import Record
+from pegbox.data.splits import Traits, normal, own_words
+
+LEAST = 24  # characters
+MANY = 20_000  # rows from which a bar is worth showing
+
+
+@dataclass(frozen=True)
+class NearTwins:
+    """`pairs` int64 [P, 2]: rows that are nearly the same, the earlier first. `cut_short`: rows not compared with all."""
+
+    pairs: NDArray[np.int64]
+    cut_short: int
+
+
+def near_twins(records: Sequence[Record], traits: Traits) -> NearTwins:
+    """The near twins among the records, of which `traits` has seen all."""
+    begin = len(traits.opening or "") if len(records) > 1 else 0
+
+    def compared(row: int) -> str:
+        return normal(own_words(records[row].content))[begin:]
+
+    firsts = np.sort(np.unique(traits.twin, return_index=True)[1]).tolist()
+    sketches, looked = Sketches(), array("q")
+    with progress.bar("rows compared", len(firsts), shown=len(firsts) >= MANY) as bar:
+        for row in firsts:
+            if len(text := compared(row)) >= LEAST:
+                sketches.see(text)
+                looked.append(row)
+            bar.advance()
+    found = sketches.pairs(lambda number: compared(looked[number]))
+    return NearTwins(np.array(looked, np.int64)[found.pairs.reshape(-1, 2)], found.cut_short)
