@@ -6,7 +6,7 @@ ARGS ?=
 python := .venv/bin/python
 ready := .venv/.installed
 
-.PHONY: demo test check format bench tables docs campaigns clean
+.PHONY: demo test check format bench bench-doctor tables docs campaigns clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
 .NOTPARALLEL:
 
@@ -29,6 +29,9 @@ format: $(ready)  ## mend what can be mended by machine
 bench: $(ready)  ## speed of the training loop
 	$(python) benchmarks/throughput.py $(ARGS)
 
+bench-doctor: $(ready)  ## what the data doctor finds of planted defects, in benchmarks/doctor.md
+	HF_HUB_OFFLINE=1 $(python) benchmarks/bench_doctor.py $(ARGS)
+
 tables: $(ready)  ## tuned beside its rivals on real rows, in benchmarks/tables.md; ARGS="films tweets"
 	$(python) benchmarks/tables.py $(ARGS)
 
@@ -41,6 +44,8 @@ campaigns: $(ready)  ## the long simulations, whose figures are committed
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py labels
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py demo
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py tasks
+	$(python) benchmarks/prefixes.py
+	$(python) benchmarks/fuzz_sources.py --out benchmarks/results/fuzz_sources.json
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
