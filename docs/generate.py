@@ -24,6 +24,7 @@ WIDTH = 90  # of a command's help, in characters
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 KINDS = {"string": "text", "number": "number", "integer": "whole number", "boolean": "`true` or `false`"}
 LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+WITHIN = "A plain name stands for a mapping with that `path`; there may be several, in a list."
 PLURALS = {"text": "texts", "number": "numbers", "whole number": "whole numbers"}
 
 
@@ -40,14 +41,29 @@ def models_of(annotation: Any) -> list[type[BaseModel]]:
     return [annotation] if is_model else []
 
 
+def parts_of(annotation: Any, key: str = "") -> list[tuple[str, type[BaseModel]]]:
+    """The models in a field's type, those in lists and mappings as well; each with its place, `.*` for any key."""
+    origin, within = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return parts_of(within[0], key)
+    if origin is dict:
+        return parts_of(within[1], f"{key}.*")
+    if origin in (tuple, types.UnionType, typing.Union):
+        return [part for inner in within for part in parts_of(inner, key)]
+    return [(key, model) for model in models_of(annotation)]
+
+
 def in_words(schema: Mapping[str, Any]) -> str:
     """What a key may hold, from its JSON schema."""
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return _either([f"`{value}`" for value in schema["enum"]])
+    if "$ref" in schema or "oneOf" in schema:
+        return "a mapping"
     if "anyOf" in schema:
-        return _either([in_words(part) for part in schema["anyOf"] if part.get("type") != "null"])
+        choices = [in_words(part) for part in schema["anyOf"] if part.get("type") != "null"]
+        return _either(list(dict.fromkeys(choices)))
     if schema["type"] == "array":
         inner = in_words(schema["items"])
         return f"a list of {PLURALS.get(inner, inner)}"
@@ -100,27 +116,35 @@ def _default_kind(field: FieldInfo) -> str:
     return f"Default: `{field.default.kind}`." if field.default else f"It is {field.description}."
 
 
-def _section(name: str, field: FieldInfo, level: str) -> Iterator[str]:
-    """A heading and a table for what a key holds, and below it those of its own keys; for each choice of a `kind`."""
-    choices = models_of(field.annotation)
+def _section(name: str, field: FieldInfo, level: str, told: set[type[BaseModel]]) -> Iterator[str]:
+    """A heading and a table for what a key holds, and below it those of its own keys; for each choice of a `kind`.
+
+    A model is told once: where sources may stand in several places, their keys are those of the first.
+    """
+    parts = [(key, model) for key, model in parts_of(field.annotation) if model not in told]
+    told |= {model for _, model in parts}
+    if not parts:
+        return
+    choices = [model for _, model in parts]
     yield from (f"{level} {name}", "")
     if "kind" in choices[0].model_fields:
         kinds = _either([f"`{choice.model_fields['kind'].default}`" for choice in choices])
-        yield f"`{name}.kind` is {kinds}. {_default_kind(field)} `{name}: X` is short for `{name}: {{kind: X}}`."
+        short = f"{_default_kind(field)} `{name}: X` is short for `{name}: {{kind: X}}`."
+        yield f"`{name}.kind` is {kinds}. {short if models_of(field.annotation) else WITHIN}"
         yield ""
-    for choice in choices:
+    for key, choice in parts:
         if "kind" in choice.model_fields:
             yield from (f"{level}# {name}: {choice.model_fields['kind'].default}", "")
-        yield from (choice.__doc__ or "", "", *_table(choice, f"{name}."))
+        yield from (choice.__doc__ or "", "", *_table(choice, f"{name}{key}."))
         for inner, part in choice.model_fields.items():
-            if models_of(part.annotation):
-                yield from _section(f"{name}.{inner}", part, f"{level}#")
+            yield from _section(f"{name}{key}.{inner}", part, f"{level}#", told)
 
 
 def recipe_reference() -> str:
     """A section for each part of a recipe, with a table of its keys; one below it for each choice of a `kind`."""
-    parts = [(name, field) for name, field in Recipe.model_fields.items() if models_of(field.annotation)]
-    lines = [line for name, field in parts for line in _section(name, field, "##")]
+    told: set[type[BaseModel]] = set()
+    fields = Recipe.model_fields.items()
+    lines = [line for name, field in fields for line in _section(name, field, "##", told)]
     return "\n".join([*lines, "## The rest", "", *_table(Recipe, "")])
 
 
