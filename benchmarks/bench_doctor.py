@@ -69,7 +69,7 @@ def _copied(draw: random.Random, text: str) -> str:
 
 def _edited(draw: random.Random, text: str, words: Sequence[str]) -> str | None:
     """The text with a few edits, its Jaccard index to the old one within NEAR; None where that fails."""
-    for _ in range(20):
+    for _ in range(20 if text.count(" ") > 5 else 0):
         parts = text.split()
         for _ in range(draw.randrange(1, 4)):
             place = draw.randrange(len(parts))

@@ -389,3 +389,40 @@ def test_rows_that_hold_a_text_that_must_not_be_learnt_are_listed(tmp_path: Path
     (tmp_path / "exam.jsonl").write_text("{")
     with pytest.raises(DataError, match="exam.jsonl:1"):
         prepared(path, benchmarks=names)
+
+
+def test_near_twins_are_one_unit_where_they_are_kept_together() -> None:
+    records = [Record(f"x:{i}", PromptCompletion(row["prompt"], "a")) for i, row in enumerate(with_near_twins(40))]
+    near = twins.together(records)
+    pairs = near_twins_of(records)
+    assert len(pairs) > 30 and all(near[a] == near[b] for a, b in pairs)
+    assert len(set(near.tolist())) == 80 - len(pairs)  # each has one near twin, so every pair is one unit less
+    assert len(set(twins.together(records, near=False).tolist())) == 80
+    grouped = [replace(record, group=str(i // 2)) for i, record in enumerate(records)]
+    assert twins.together(grouped).tolist() == twins.together(grouped, near=False).tolist()
+    assert len(set(twins.together(grouped).tolist())) == 40
+
+
+def near_twins_of(records: Sequence[Record]) -> list[tuple[int, int]]:
+    traits = Traits(0)
+    for record in records:
+        traits.see(record)
+    return [(int(a), int(b)) for a, b in near_twins(records, traits).pairs]
+
+
+def test_how_the_rows_were_read_is_told_with_the_reason(tmp_path: Path) -> None:
+    talk = [
+        {"conversations": [{"from": "human", "value": row["prompt"]}, {"from": "gpt", "value": "x"}]}
+        for row in questions(90)
+    ]
+    files = [written(tmp_path, questions(90, 1)), written(tmp_path, talk, "talk.jsonl")]
+    formats = prepared(files).shape["formats"]
+    assert formats == {"prompt_completion": "it has prompt and completion", "share_gpt": "it has conversations"}
+    both = [{**row, "instruction": row["prompt"].upper(), "output": "that"} for row in questions(90)]
+    told = prepared(written(tmp_path, both)).shape["formats"]
+    assert told == {
+        "prompt_completion": "it has prompt and completion; instruction and output would be read by data.format: alpaca"
+    }
+    named = prepared(written(tmp_path, both), format="alpaca")
+    assert named.shape["formats"] == {"alpaca": "data.format names it"}
+    assert {parts(record.content)[1] for record in everywhere(named)} == {"that"}

@@ -50,6 +50,7 @@ def test_cached_rows_are_the_live_rows(tmp_path: Path) -> None:
     names = kept()
     again = made(tmp_path)
     assert kept() == names and len(names) == 1
+    assert [path.stat().st_mode & 0o77 for path in cache_root().glob("rows-*")] == [0]  # for their owner alone
     task = made_task("chat", Renderer(tokenizer("byte_level")))
     for prepared in (first, again):
         for side in ("train", "validation"):

@@ -40,6 +40,8 @@ def check(found: Mapping[str, Any]) -> None:
         console.print(f"  cure: {escape(finding['cure'])}")
     rows = ", ".join(f"{count} {name}" for name, count in found["rows"].items())
     console.print(f"rows: {rows}\nmodel: {escape(found['model']['name'])} ({escape(found['model']['source'])})")
+    for name, why in found["shape"]["formats"].items():
+        console.print(f"format: {name}, for {escape(why)}")
     console.print(f"shape: {escape(summary(found['shape']))}\nplan: {found['plan']['summary']}")
 
 

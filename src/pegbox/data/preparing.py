@@ -67,6 +67,7 @@ class Preparation:
 
     def build(self, folder: Path) -> None:
         """All of it. Raises DataError with every error that the recipe does not allow."""
+        folder.chmod(0o700)  # it holds a copy of the user's rows
         self.examined = Examination(self.recipe)
         with (
             Writer(folder / RECORDS, dump_record) as self.records,
@@ -203,7 +204,7 @@ class Preparation:
     def _shape(self) -> dict[str, Any]:
         """What the rows look like, their lengths in tokens among it."""
         tokens = np.array([*self.tokens, *self.lengths.values()], np.int64)
-        return {**self.examined.shape(), "tokens": lengths(tokens, self.limit)}
+        return {**self.examined.shape(), "formats": self.reader.formats, "tokens": lengths(tokens, self.limit)}
 
     def _refuse_bare(self, file: NDArray[np.int64], findings: Sequence[Finding]) -> None:
         """Raise DataError where no row is left of a split's own files."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pegbox import progress
 from pegbox.data.near import Sketches
 from pegbox.data.records import Record
-from pegbox.data.splits import Traits, normal, own_words
+from pegbox.data.splits import Traits, normal, own_words, twin_key
 
 LEAST = 24  # characters
 MANY = 20_000  # rows from which a bar is worth showing
@@ -48,3 +48,26 @@ def near_twins(records: Sequence[Record], traits: Traits) -> NearTwins:
             bar.advance()
     found = sketches.pairs(lambda number: compared(looked[number]))
     return NearTwins(np.array(looked, np.int64)[found.pairs.reshape(-1, 2)], found.cut_short)
+
+
+def together(records: Sequence[Record], *, near: bool = True) -> NDArray[np.int64]:
+    """int [n]: which records belong together: a group; without one exact twins and, with `near`, what near twins join."""
+    keys = [f"group {one.group}" if one.group is not None else twin_key(one.content) for one in records]
+    kind = np.unique(keys, return_inverse=True)[1]
+    if not near:
+        return kind
+    traits = Traits(0)
+    for record in records:
+        traits.see(record)
+    pairs = near_twins(records, traits).pairs
+    above = list(range(int(kind.max()) + 1))
+
+    def top(one: int) -> int:
+        while above[one] != one:
+            above[one] = one = above[above[one]]  # halves the path
+        return one
+
+    for pair in kind[pairs[(traits.group[pairs] == 0).all(axis=1)]].tolist():
+        one, other = sorted(map(top, pair))
+        above[other] = one
+    return np.unique(list(map(top, kind.tolist())), return_inverse=True)[1]

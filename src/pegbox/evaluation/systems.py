@@ -16,7 +16,9 @@ from transformers import PreTrainedModel
 
 from pegbox.data.records import Record
 from pegbox.data.splits import Splits, twin_key
+from pegbox.data.twins import together
 from pegbox.progress import bar
+from pegbox.recipe import Recipe
 from pegbox.tasks import Predictions, Task
 
 
@@ -94,7 +96,7 @@ def permuted(tuned: Predictions, seed: int) -> Predictions:
     return Predictions(tuple(tuned.answers[index] for index in giver), tuned.close, probabilities=given)
 
 
-def units(rows: Sequence[Record]) -> np.ndarray:
-    """int [n]: which rows belong together and are resampled as one: a group, else exact twins."""
-    keys = [f"group {row.group}" if row.group is not None else twin_key(row.content) for row in rows]
-    return np.unique(keys, return_inverse=True)[1]
+def units(rows: Sequence[Record], recipe: Recipe) -> np.ndarray:
+    """int [n]: which rows belong together and are resampled as one: a group, else twins, near ones too where the recipe
+    keeps those on one side of the split."""
+    return together(rows, near="near_duplicate" not in recipe.data.allow)

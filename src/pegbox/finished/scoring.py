@@ -47,7 +47,7 @@ def ask_tuned(run: Run, rows: Sequence[Record]) -> dict[str, Predictions]:
 
 def predictions(run: Run, rows: Sequence[Record], answers: Mapping[str, Predictions]) -> list[dict[str, Any]]:
     """The lines of `predictions.jsonl`; `unit` says which rows were resampled as one, `group` whom a row is about."""
-    units = systems.units(rows).tolist()
+    units = systems.units(rows, run.recipe).tolist()
     sure = {name: given.probabilities for name, given in answers.items() if given.probabilities}
     return [
         {

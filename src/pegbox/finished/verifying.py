@@ -101,7 +101,8 @@ def _test_rows(subject: Subject) -> Finding:
     rows = systems.choose(list(subject.records.values()), recipe.evaluate.max_rows, recipe.seed)
     if [line["id"] for line in subject.lines] != [row.where for row in rows]:
         return Finding(False, "predictions.jsonl is not of the rows that were set aside for the test", PUT_BACK)
-    right = [(task.shown(row), task.reference(row), unit) for row, unit in zip(rows, systems.units(rows), strict=True)]
+    units = systems.units(rows, recipe)
+    right = [(task.shown(row), task.reference(row), unit) for row, unit in zip(rows, units, strict=True)]
     told = [(line["input"], line["reference"], line["unit"]) for line in subject.lines]
     odd = [row.where for row, one, other in zip(rows, right, told, strict=True) if one != other]
     if odd:

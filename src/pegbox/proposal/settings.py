@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pegbox.data.records import LabelledText, Record
-from pegbox.data.splits import NONE, Splits, Traits, split, twin_key
-from pegbox.data.twins import near_twins
+from pegbox.data.splits import NONE, Splits, Traits, split
+from pegbox.data.twins import near_twins, together
 from pegbox.errors import DataError
 
 SEED = 42  # the recipe's default
@@ -48,7 +48,11 @@ def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Se
     for (least, tests, validations), joined in product(tries, (near, NONE)):
         for test, validation in product(tests, validations):
             made = _tried(records, test, validation, joined)
-            if made is None or (units := _units(made.test)) < least or len(made.validation) < min(5, least):
+            if (
+                made is None
+                or (units := _units(made.test, joined is near)) < least
+                or len(made.validation) < min(5, least)
+            ):
                 continue
             rows = len(made.train)
             batch_size = 16 if rows >= 160 else 8 if rows >= 24 else 4
@@ -78,5 +82,5 @@ def _tried(records: Sequence[Record], test: float, validation: float, near: NDAr
     return None if isinstance(records[0].content, LabelledText) and len(labels) < 2 else made
 
 
-def _units(test: Sequence[Record]) -> int:
-    return len({twin_key(record.content) for record in test})
+def _units(test: Sequence[Record], near: bool) -> int:
+    return int(together(test, near=near).max(initial=-1)) + 1
