@@ -162,6 +162,7 @@ def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
         first = folder.read_json("receipt.json")
         known = first["data"] | first["code"]
         changed = [name for name, digest in receipt.file_hashes(known).items() if digest != known[name]]
+        changed += [name for name in files_of(sources_of(recipe)) if name not in known]
         if changed:
             cure = "put the files back, or start a new run"
             raise RecipeError(f"files have changed since the run began: {', '.join(changed)}", cure=cure)

@@ -115,3 +115,10 @@ def test_a_long_text_is_encoded_little_more_than_its_length() -> None:
 
     found = pieces(PlainText("word " * 20_000), fits)
     assert len(found) <= 210 and encoded < 20 * 100_000
+
+
+def test_an_entity_is_never_parted() -> None:
+    words, tags = ("in", "New", "York", "City", "it", "rains"), ("O", "B-LOC", "I-LOC", "I-LOC", "O", "O")
+    found = [piece for piece in pieces(TaggedWords(words, tags), within(12)) if isinstance(piece, TaggedWords)]
+    assert [piece.tokens for piece in found] == [("in",), ("New", "York", "City"), ("it", "rains")]
+    assert pieces(TaggedWords(words, tags), within(9)) == []  # the name alone is longer

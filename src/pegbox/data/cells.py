@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from pegbox.data.sources.strict_json import parse_json
 
 SHOWN = 8  # names in a message
 
@@ -51,9 +52,9 @@ def items(value: Any, role: str) -> list[Any]:
     """A list, as such or as a table holds it: written as JSON."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError(f"'{role}' begins like a JSON list and is none") from None
+            value = parse_json(value)
+        except ValueError as error:
+            raise ValueError(f"'{role}' begins like a JSON list and is none: {error}") from None
     if not isinstance(value, list):
         raise ValueError(f"'{role}' must be a list (in a table: one written as JSON), this is {type(value).__name__}")
     return value

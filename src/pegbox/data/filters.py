@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from pegbox.data.cells import listed, number
@@ -35,9 +36,18 @@ def _holds(values: Mapping[str, Any], column: str, condition: Range | tuple[Any,
 
 def _same(cell: Any, value: Any) -> bool:
     """Whether a cell is a value: `true` is not 1, and a table's cell is the text that the value is written as."""
-    if isinstance(cell, str) and not isinstance(value, str):
-        return value is not None and cell == (str(value).lower() if isinstance(value, bool) else str(value))
+    if isinstance(cell, str) and isinstance(value, bool):
+        return cell.strip().casefold() == str(value).casefold()
+    if isinstance(cell, str) and isinstance(value, int | float):
+        return _as_number(cell) == value
     return isinstance(cell, bool) == isinstance(value, bool) and bool(cell == value)
+
+
+def _as_number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
 
 
 def _own(reference: str) -> Keep:
@@ -45,7 +55,7 @@ def _own(reference: str) -> Keep:
 
     def keep(values: Mapping[str, Any]) -> bool:
         try:
-            kept = function(dict(values))
+            kept = function(deepcopy(dict(values)))  # it may change what it is given
         except Exception as error:  # the user's own program: whatever it raises is told
             raise RecipeError(f"{reference} raised {type(error).__name__}: {error}", where=WHERE) from error
         if not isinstance(kept, bool):

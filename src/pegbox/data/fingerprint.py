@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pegbox.recipe import Recipe, own_files
-from pegbox.recipe.sources import HubSource, Source
+from pegbox.recipe.sources import HubSource, QuerySource, Source
 
 PACKAGES = ("tokenizers", "transformers", "jinja2", "pydantic", "numpy", "pyarrow", "scikit-learn", "ftfy")
+EXTRAS = ("py3langid", "rdflib", "datasets")  # where they are installed
 CODE = ("data", "tasks", "recipe")  # the rooms whose code prepares
 
 
 def sources_of(recipe: Recipe) -> list[Source]:
     """Everything that rows are read from, in the recipe's order."""
-    given = [source for sources in recipe.data.given.values() for source in sources]
-    return [*given, *(recipe.data.benchmarks or ())]
+    return [*given_of(recipe), *(recipe.data.benchmarks or ())]
+
+
+def given_of(recipe: Recipe) -> list[Source]:
+    """The sources of train, validation and test, in the order in which they are read."""
+    return [source for sources in recipe.data.given.values() for source in sources]
 
 
 def files_of(sources: Iterable[Source]) -> list[str]:
@@ -38,7 +44,14 @@ def files_of(sources: Iterable[Source]) -> list[str]:
             found |= dict.fromkeys(str(file) for file in sorted(path.rglob("*")) if file.is_file())
         elif not isinstance(source, HubSource):
             found[source.path] = None
+            if isinstance(source, QuerySource) and os.path.exists(log := f"{source.path}-wal"):
+                found[log] = None  # SQLite's rows that are not in the database's own file yet
     return list(found)
+
+
+def belongs(file: str, source: Source) -> bool:
+    """Whether a file is a source's own, or lies in its folder."""
+    return Path(source.path) in (Path(file), *Path(file).parents)
 
 
 def fingerprint(recipe: Recipe, **encoding: Any) -> str:
@@ -66,10 +79,17 @@ def _digest(path: Path) -> str:
         return ""
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 @cache
 def _code() -> str:
     house = Path(__file__).parents[1]
-    digest = hashlib.sha256(json.dumps({name: version(name) for name in PACKAGES}).encode())
+    digest = hashlib.sha256(json.dumps({name: _version(name) for name in (*PACKAGES, *EXTRAS)}).encode())
     for room in CODE:
         for file in sorted((house / room).rglob("*.py")):
             digest.update(f"{file.relative_to(house)}\0".encode() + file.read_bytes())

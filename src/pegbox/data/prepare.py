@@ -77,8 +77,15 @@ def _opened(folder: Path, unaware: Encoder | None) -> Prepared:
 
 def _forget_old() -> None:
     """Delete the prepared rows that were not used for the longest time. Files that are open stay readable."""
-    folders = [path for path in cache_root().glob(f"{PREFIX}*") if path.is_dir()]
-    used = {path: path.stat().st_mtime for path in folders}
-    for path in sorted(folders, key=used.__getitem__, reverse=True)[KEPT:]:
+    used = {path: _last_used(path) for path in cache_root().glob(f"{PREFIX}*")}
+    for path in sorted(used, key=used.__getitem__, reverse=True)[KEPT:]:
         if used[path] < time.time() - HOUR:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_used(path: Path) -> float:
+    """When; now for a folder that another process has just deleted."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()

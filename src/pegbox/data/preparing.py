@@ -22,6 +22,7 @@ from pegbox.data.doctor import rows as doctor
 from pegbox.data.doctor.checks import Examination
 from pegbox.data.doctor.findings import Finding, refuse
 from pegbox.data.doctor.shape import lengths
+from pegbox.data.fingerprint import given_of
 from pegbox.data.reader import Reader
 from pegbox.data.records import Content, Example, Record
 from pegbox.data.shorten import cut, pieces
@@ -86,16 +87,16 @@ class Preparation:
     def _read(self) -> array[int]:
         """Write down and examine every record; the number of each one's source in the recipe."""
         origin = array("q")
-        given = [source for sources in self.recipe.data.given.values() for source in sources]
+        given = given_of(self.recipe)
         with progress.bar("rows read and examined", None) as bar:
-            for number, source in enumerate(given):
-                for record in self.reader.records(source):
-                    self.records.append(record)
-                    self.examined.see(record)
-                    origin.append(number)
-                    bar.advance()
+            for number, record in self.reader.records(given):
+                self.records.append(record)
+                self.examined.see(record)
+                origin.append(number)
+                bar.advance()
         if not origin:
-            message = "\n".join(f"{finding.check}: {finding}" for finding in doctor.malformed(self.unread))
+            found = [*doctor.malformed(self.unread), *doctor.filtered(self.reader.filtered)]
+            message = "\n".join(f"{finding.check}: {finding}" for finding in found)
             files = ", ".join(source.path for source in self.recipe.data.train)
             raise DataError(message or "no rows", where=files)
         self.task.observe(self.records.stored(load_record))
@@ -109,9 +110,11 @@ class Preparation:
         records = self.records.stored(load_record)
         with progress.bar("rows in tokens", len(records), shown=len(records) >= MANY) as bar:
             for number, record in enumerate(records):
-                for fitting, example in self._fitted(record):
-                    if example.weight == 0:
-                        self.untrained.append(record.where)
+                fitted = self._fitted(record)
+                if fitted and not any(example.weight for _, example in fitted):
+                    self.untrained.append(record.where)
+                for fitting, example in fitted:
+                    if example.weight == 0:  # a piece may hold nothing that is learnt where another does
                         continue
                     self.kept.append(number if fitting is record else self.records.append(fitting))
                     self.examples.append(example)
@@ -187,7 +190,8 @@ class Preparation:
             *doctor.remarked(self.reader.remarks),
             *doctor.shortened(self.lost, self.made, self.limit),
         ]
-        refuse(findings, data.allow)
+        examined = list(self.examined.findings())
+        refuse([*findings, *examined], data.allow)
         self._refuse_bare(file, findings)
         sides = np.array([SPLITS.index(name) for name in data.given], np.int8)[file]
         mine = int((file == 0).sum())  # those of train come first
@@ -196,9 +200,11 @@ class Preparation:
         rows = {name: np.flatnonzero(sides == side) for side, name in enumerate(SPLITS)}
         refuse_empty(rows)
         rows["train"] = self._mixed(rows["train"], source)
+        if not len(rows["train"]):
+            raise DataError("the weights of its sources leave train no row", where="data.train", cure="raise them")
         findings += doctor.near_duplicates(near, sides, where, twins.cut_short)
         findings += doctor.straddling(sides, where)
-        findings += self.examined.findings()
+        findings += examined
         return findings, rows | {"left_out": np.flatnonzero(sides == LEFT_OUT), "kept": np.array(self.kept, np.int64)}
 
     def _shape(self) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 from pegbox.data.filters import keeper
 from pegbox.data.formats import detect, to_record
 from pegbox.data.records import Record, Row
-from pegbox.data.sources import MalformedRow, Remark, read
+from pegbox.data.sources import MalformedRow, Remark, numbered
 from pegbox.recipe import Recipe
 from pegbox.recipe.sources import Source
 
@@ -22,30 +20,23 @@ class Reader:
     def __init__(self, recipe: Recipe) -> None:
         self._task, self._data = recipe.task.kind, recipe.data
         self._keep = keeper(recipe.data.filter)
-        self._paths: Counter[str] = Counter()
         self.unread: dict[str, str] = {}
         self.filtered: list[str] = []
         self.remarks: list[Remark] = []
         self.formats: dict[str, str] = {}
 
-    def records(self, source: Source) -> Iterator[Record]:
-        """The records of a source, in order. Of one that is read again (another query to the same database) the places
-        say so: `shop.db[2]:17`."""
-        path = source.path
-        self._paths[path] += 1
-        again = f"{path}[{self._paths[path]}]"
-        first = True
-        for row in read([source], self.remarks):
-            if self._paths[path] > 1:
-                row = replace(row, where=row.where.replace(path, again, 1))
+    def records(self, sources: Sequence[Source]) -> Iterator[tuple[int, Record]]:
+        """The records of the sources, in order, each with the number of its source."""
+        begun: set[int] = set()
+        for number, row in numbered(sources, self.remarks):
             try:
-                record = self._understood(row, first)
+                record = self._understood(row, number not in begun)
             except ValueError as error:
                 self.unread[row.where] = str(error)
             else:
                 if record is not None:
-                    first = False
-                    yield record
+                    begun.add(number)
+                    yield number, record
 
     def _understood(self, row: Row | MalformedRow, first: bool) -> Record | None:
         """The record; None where the filter leaves it out. Raises ValueError where the row cannot be used."""

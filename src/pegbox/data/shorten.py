@@ -69,12 +69,13 @@ def pieces(content: Content, fits: Fits) -> list[Content]:
         case PlainText(text=text):
             return _greedy(len(text), lambda a, b: replace(content, text=text[a:b]), fits, _behind_space(text))
         case TaggedWords(tokens=words, tags=tags):
-            return _greedy(len(words), lambda a, b: replace(content, tokens=words[a:b], tags=tags[a:b]), fits)
+            made = lambda a, b: replace(content, tokens=words[a:b], tags=tags[a:b])  # noqa: E731
+            return _greedy(len(words), made, fits, _before_an_entity(tags))
         case Conversation(messages=messages):
             head = tuple(message for message in messages[:1] if message.role == "system")
             turns = list(_exchanges(messages[len(head) :]))
-            made = lambda a, b: replace(content, messages=(*head, *(m for turn in turns[a:b] for m in turn)))  # noqa: E731
-            return _greedy(len(turns), made, fits)
+            spoken = lambda a, b: replace(content, messages=(*head, *(m for turn in turns[a:b] for m in turn)))  # noqa: E731
+            return _greedy(len(turns), spoken, fits)
     return []
 
 
@@ -100,6 +101,17 @@ def _behind_space(text: str) -> Callable[[int, int], int]:
     return ended
 
 
+def _before_an_entity(tags: tuple[str, ...]) -> Callable[[int, int], int]:
+    """Where to end a piece of a sentence: not within an entity, whose tags after the first begin with I- or E-."""
+
+    def ended(begin: int, end: int) -> int:
+        while begin < end < len(tags) and tags[end].startswith(("I-", "E-", "L-")):
+            end -= 1
+        return end
+
+    return ended
+
+
 def _greedy(
     size: int,
     made: Callable[[int, int], Content],
@@ -114,6 +126,8 @@ def _greedy(
         if length == 0:
             return []
         end = ended(begin, begin + length)
+        if end == begin:
+            return []
         found.append(made(begin, end))
         begin, guess = end, length
     return found

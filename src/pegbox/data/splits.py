@@ -91,20 +91,23 @@ def _position(seed: int, key: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+FIRST, LONGEST = 1_000, 2_000  # rows, and characters of each, in which a beginning that many share is looked for
+MANY = 20  # rows that share it, at least
+
+
 class Traits:
-    """What a split needs of each record: 32 bytes, however long it is."""
+    """What a split needs of each record: 32 bytes, however long it is; and how many of them begin."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self.opening: str | None = None  # how all that is asked begins, in its normal form
+        self._beginnings: list[str] = []  # of the first rows
         self._twin, self._answer, self._group, self._at = array("Q"), array("Q"), array("Q"), array("d")
 
     def see(self, record: Record) -> None:
         """Take note of one record."""
         twin, group = twin_key(record.content), record.group
-        asked = normal(own_words(record.content))
-        if self.opening is None or not asked.startswith(self.opening):
-            self.opening = asked if self.opening is None else _shared(self.opening, asked)
+        if len(self._beginnings) < FIRST:
+            self._beginnings.append(normal(own_words(record.content))[:LONGEST])
         self._twin.append(_number(twin))
         self._answer.append(_number(parts(record.content)[1]))
         self._group.append(0 if group is None else _number(group) or 1)
@@ -112,6 +115,14 @@ class Traits:
 
     def __len__(self) -> int:
         return len(self._twin)
+
+    @property
+    def opening(self) -> str:
+        """The longest beginning that at least MANY of the first rows share, and a tenth of them: an instruction."""
+        texts = sorted(self._beginnings)
+        count = max(MANY, len(texts) // 10)
+        pairs = zip(texts, texts[count - 1 :], strict=False)  # what both ends of a run share, all in it share
+        return max((_shared(one, other) for one, other in pairs), key=len, default="")
 
     @property
     def twin(self) -> NDArray[np.uint64]:
@@ -167,7 +178,8 @@ def place(
     joins = (group == 0) & (group[twin] == 0)
     sides[joins], leader[joins] = sides[twin[joins]], leader[twin[joins]]
     sides[~joins & (sides != sides[twin])] = LEFT_OUT
-    _refuse_large(np.where(group == 0, leader.astype(np.uint64), group), group, sides, shares)
+    alone = (group == 0) & (twin == np.arange(len(twin)))  # exact twins count once: taking them out is easy, and told
+    _refuse_large(np.where(group == 0, leader.astype(np.uint64), group), group, sides, shares, alone | (group != 0))
     return sides
 
 
@@ -193,11 +205,15 @@ def _by_later(near: NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
 
 
 def _refuse_large(
-    together: NDArray[np.uint64], group: NDArray[np.uint64], sides: NDArray[np.int8], shares: Mapping[str, float]
+    together: NDArray[np.uint64],
+    group: NDArray[np.uint64],
+    sides: NDArray[np.int8],
+    shares: Mapping[str, float],
+    counted: NDArray[np.bool_],
 ) -> None:
     """Raise DataError for rows that belong together and are more than the split they fell to was to hold."""
     for name, share in shares.items():
-        rows = np.flatnonzero(sides == SPLITS.index(name))
+        rows = np.flatnonzero((sides == SPLITS.index(name)) & counted)
         _, first, counts = np.unique(together[rows], return_index=True, return_counts=True)
         if len(rows) and counts.max() > max(1, share * len(sides)):
             kept = "a group" if group[rows[first[counts.argmax()]]] else "near twins of each other"

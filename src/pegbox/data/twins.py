@@ -1,7 +1,7 @@
 """Near twins among records: what is asked, compared by character 5-grams (`near`).
 
-Left out of the comparison is what says nothing of a row: a system's message, and the beginning that all inputs share
-(an instruction before each). A text of which fewer than LEAST characters are left is compared exactly or not at all:
+Left out of the comparison is what says nothing of a row: a system's message, and the longest beginning that many inputs
+share (an instruction before each; sought in the first thousand rows, so that rows appended later do not change it). A text of which fewer than LEAST characters are left is compared exactly or not at all:
 there one word's difference is one of meaning. Of exact twins only the first is compared.
 """
 
@@ -33,10 +33,10 @@ class NearTwins:
 
 def near_twins(records: Sequence[Record], traits: Traits) -> NearTwins:
     """The near twins among the records, of which `traits` has seen all."""
-    begin = len(traits.opening or "") if len(records) > 1 else 0
+    opening = traits.opening
 
     def compared(row: int) -> str:
-        return normal(own_words(records[row].content))[begin:]
+        return normal(own_words(records[row].content)).removeprefix(opening)
 
     firsts = np.sort(np.unique(traits.twin, return_index=True)[1]).tolist()
     sketches, looked = Sketches(), array("q")

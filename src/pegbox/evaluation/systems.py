@@ -32,7 +32,8 @@ def choose(test: Sequence[Record], most: int, seed: int) -> list[Record]:
 def choose_shots(task: Task, train: Sequence[Record], test: Sequence[Record], k: int, seed: int) -> list[Record]:
     """`k` rows of train: seeded, one a group (else one an answer) before a second, none a twin of a test row."""
     twins = {twin_key(record.content) for record in test}
-    rows = [record for record in train if twin_key(record.content) not in twins]
+    once = {record.where: record for record in train}  # those of a source of weight 2 stand twice in train
+    rows = [record for record in once.values() if twin_key(record.content) not in twins]
     random.Random(seed).shuffle(rows)
     turn: dict[str, int] = {}
     ranks = []

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
-from pegbox.data.fingerprint import files_of, sources_of
+from pegbox.data.fingerprint import belongs, files_of, given_of
 from pegbox.data.reader import Reader
 from pegbox.data.splits import SPLITS, twin_key
 from pegbox.finished.matching import Matched
 from pegbox.finished.run import Run
+from pegbox.recipe.sources import Source
 from pegbox.runs.checkpoint import sha256
 
 Note = dict[str, str]
@@ -44,11 +44,22 @@ def _with_hashes(run: Run, names: dict[str, str]) -> dict[str, Any]:
     """The recipe's values, its files by what is in them; the first name of a file goes into `names` and is kept."""
     values = run.recipe.model_dump(mode="json")
     for split in SPLITS:
-        if isinstance(files := values["data"][split], list):
-            known = {file: run.receipt["data"][file] for file in files}
-            named = [f"{names.setdefault(sha, PurePath(file).name)} ({sha[:8]})" for file, sha in known.items()]
+        if split in run.recipe.data.given:
+            named = [_told(run, source, names) for source in run.recipe.data.given[split]]
             values["data"][split] = named[0] if len(named) == 1 else named
     return values
+
+
+def _told(run: Run, source: Source, names: dict[str, str] | None = None) -> str:
+    """A source by what was in its files; without `names` by that alone."""
+    known = {file: sha for file, sha in run.receipt["data"].items() if belongs(file, source)}
+    shas = [
+        sha[:8] if names is None else f"{names.setdefault(sha, PurePath(file).name)} ({sha[:8]})"
+        for file, sha in known.items()
+    ]
+    more = source.model_dump(exclude={"path", "kind"}, exclude_defaults=True)
+    options = [f"{key}: {value}" for key, value in more.items()] if isinstance(more, dict) else []
+    return ", ".join([*(shas or [source.path]), *options])
 
 
 def _flat(values: Mapping[str, Any], parent: str = "") -> dict[str, Any]:
@@ -87,8 +98,7 @@ def _scored(runs: Mapping[str, Run]) -> list[Note]:
 def _other_data(runs: Mapping[str, Run]) -> list[Note]:
     """Whether the runs learnt from the same files."""
     hashes = {
-        name: " + ".join(sorted(run.receipt["data"][file][:8] for file in files_of(run.recipe.data.train)))
-        for name, run in runs.items()
+        name: " + ".join(sorted(_told(run, source) for source in run.recipe.data.train)) for name, run in runs.items()
     }
     if len(set(hashes.values())) == 1:
         return []
@@ -156,10 +166,10 @@ def _contents(run: Run) -> dict[str, str] | None:
     if any(not Path(file).is_file() or sha256(Path(file)) != digest for file, digest in known.items()):
         return None
     data = run.recipe.data.model_copy(update={"instruction": None})
-    sources = [source for source in sources_of(run.recipe) if files_of([source])]
-    reader = Reader(run.recipe.model_copy(update={"data": data}))
-    records = chain.from_iterable(map(reader.records, sources))
-    return {record.where: twin_key(record.content) for record in records}
+    if any(not files_of([source]) for source in given_of(run.recipe)):  # rows that the hub holds may be others by now
+        return None
+    records = Reader(run.recipe.model_copy(update={"data": data})).records(given_of(run.recipe))
+    return {record.where: twin_key(record.content) for _, record in records}
 
 
 def _sides(name: str, run: Run, matched: Matched, contents: Mapping[str, str]) -> _Sides:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pegbox.data.fingerprint import files_of
+from pegbox.data.fingerprint import files_of, given_of, sources_of
 from pegbox.data.formats import to_record
 from pegbox.data.records import Record, Row
 from pegbox.data.sources import read
@@ -75,7 +75,7 @@ class Subject:
         if changed.intersection(name.partition("#")[0] for name in names):  # they stand otherwise in their files
             return None
         wanted = set(names)
-        rows = {row.where: row for row in read(sources) if isinstance(row, Row) and row.where in wanted}
+        rows = {row.where: row for row in read(given_of(recipe)) if isinstance(row, Row) and row.where in wanted}
         task, data = recipe.task.kind, recipe.data
         return {
             name: to_record(rows[name], task, data.columns, data.instruction, data.format)
@@ -123,7 +123,8 @@ def run_files(subject: Subject) -> Finding:
 def data_files(subject: Subject) -> Finding:
     """The user's rows. A file that is not there proves nothing."""
     known = subject.receipt["data"]
-    faults = subject.faults(known)
+    added = [name for name in files_of(sources_of(subject.run.recipe)) if name not in known]  # to a folder
+    faults = subject.faults(known) | ({"added": added} if added else {})
     if faults["missing"] and not faults["changed"]:
         cure = "put the rows back where they were"
         return Finding(None, f"cannot be checked, not there: {listed(faults['missing'])}", cure)

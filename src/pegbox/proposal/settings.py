@@ -23,6 +23,7 @@ SEED = 42  # the recipe's default
 UNITS = 30  # test rows that a verdict takes (evaluation.verdict.MINIMUM_UNITS)
 TEST = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 VALIDATION = (0.1, 0.15, 0.2, 0.3)
+LEAST_OF_TRAIN = 0.8  # of the rows that its share would be
 UPDATES = 100  # where three epochs are fewer, few rows are shown more often
 
 
@@ -55,6 +56,8 @@ def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Se
             ):
                 continue
             rows = len(made.train)
+            if joined is near and rows < LEAST_OF_TRAIN * (1 - test - validation) * len(records):
+                continue  # near twins have drawn what was to be learnt to another side
             batch_size = 16 if rows >= 160 else 8 if rows >= 24 else 4
             epochs = 3 if not complete else max(3, min(10, math.ceil(UPDATES * batch_size / rows)))
             return Settings(validation, test, epochs, batch_size, units, near_apart=joined is NONE and len(near) > 0)

@@ -16,7 +16,7 @@ from pegbox.recipe.losses import OwnLoss
 from pegbox.recipe.mistakes import explain
 from pegbox.recipe.own import is_own, split
 from pegbox.recipe.schema import Recipe
-from pegbox.recipe.sources import FileSource, HubSource, Source, source_of
+from pegbox.recipe.sources import FileSource, HubSource, Source
 
 # a plain string in the place of a mapping stands for this key of it
 SHORTHAND = {"model": "name", "task": "kind", "method": "kind", "data": "train", "train.loss": "kind"}
@@ -130,8 +130,10 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
         path = resolve(source.path)
         if isinstance(source, HubSource) and not os.path.exists(path):
             return source
-        if isinstance(source, HubSource) and source == source_of(source.path):  # a folder that reads like a hub's id
-            return FileSource(path=path)
+        if (
+            isinstance(source, HubSource) and "kind" not in source.model_fields_set
+        ):  # a folder that reads like a hub's id
+            return FileSource(path=path, weight=source.weight)
         return source.model_copy(update={"path": path})
 
     data, evaluate, loss, name = recipe.data, recipe.evaluate, recipe.train.loss, recipe.model.name

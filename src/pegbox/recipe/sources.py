@@ -5,6 +5,7 @@ A plain string is a file or a folder, or (`owner/name`, with no ending that a fi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -124,9 +125,18 @@ def _whole(value: Any) -> Any:
     return list(map(_one, value)) if isinstance(value, list | tuple) else value
 
 
+def _is_plain(value: Mapping[str, Any]) -> bool:
+    """Whether a path and a weight are ones; what is not is told of by pydantic."""
+    path, weight = value["path"], value["weight"]
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < math.inf
+    return is_text(path) and path != "" and is_number
+
+
 def _one(value: Any) -> Any:
     if is_text(value) and value:
         return source_of(value)
+    if isinstance(value, Mapping) and set(value) == {"path", "weight"} and _is_plain(value):
+        return source_of(value["path"]).model_copy(update={"weight": float(value["weight"])})
     if isinstance(value, Mapping) and "kind" not in value:
         path = value.get("path")
         kind = "sqlite" if "query" in value else source_of(path).kind if is_text(path) and path else "file"

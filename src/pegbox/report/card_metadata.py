@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from pegbox.data.fingerprint import belongs
 from pegbox.evaluation.verdict import TUNED
 from pegbox.recipe import Lora, Recipe
 from pegbox.recipe.sources import Source
@@ -140,7 +141,4 @@ def _data(recipe: Recipe, receipt: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _known(sources: Sequence[Source], receipt: Mapping[str, Any]) -> list[str]:
     """The files of the sources that the run read."""
-    paths = [PurePath(source.path) for source in sources]
-    return [
-        name for name in receipt["data"] if any(path in (PurePath(name), *PurePath(name).parents) for path in paths)
-    ]
+    return [name for name in receipt["data"] if any(belongs(name, source) for source in sources)]

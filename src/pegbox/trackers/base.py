@@ -18,7 +18,14 @@ from pegbox.recipe import Recipe
 Setting = str | int | float | bool
 
 TRAIN = ("loss", "learning_rate", "grad_norm", "epoch")
-FILES = ("model.name", "data.train", "data.validation", "data.test")  # made absolute when a recipe is loaded
+FILES = (
+    "model.name",
+    "data.train",
+    "data.validation",
+    "data.test",
+    "data.benchmarks",
+    "data.filter",
+)  # made absolute when a recipe is loaded
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Setting]]:
         for name, inner in value.items():
             yield from _flat(f"{key}.{name}" if key else name, inner)
     elif isinstance(value, list):
-        yield key, ", ".join(str(_short(key, item)) for item in value)
+        yield key, ", ".join(str(_short(key, item["path"] if isinstance(item, Mapping) else item)) for item in value)
     elif value is not None:
         yield key, _short(key, value)
 

@@ -68,7 +68,9 @@ def count_of(count: int, one: str, several: str) -> str:
 
 
 def refuse(findings: Iterable[Finding], allow: Sequence[str]) -> None:
-    """Raise DataError with every error among the findings that the recipe does not allow."""
-    errors = [finding for finding in findings if finding.severity == "error" and finding.check not in allow]
-    if errors:
-        raise DataError("\n".join(f"{finding.check}: {finding}" for finding in errors))
+    """Raise DataError with every error among the findings that the recipe does not allow, and behind them all warnings."""
+    found = list(findings)
+    if errors := [finding for finding in found if finding.severity == "error" and finding.check not in allow]:
+        warnings = [finding for finding in found if finding.severity == "warning"]
+        told = [f"{finding.check}: {finding}" for finding in errors]
+        raise DataError("\n".join(told + [f"warning {finding.check}: {finding}" for finding in warnings]))

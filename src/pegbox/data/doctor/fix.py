@@ -1,6 +1,6 @@
 """`pegbox check --fix`: a cleaned copy of the rows and a list of every change. What the user gave is never touched.
 
-Left out are rows that cannot be used, are empty or teach nothing, later ones of exact twins with the same answer, and
+Left out are rows that cannot be used, are empty or teach nothing, rows that say to the letter what an earlier one says, and
 rows of train that leak into the user's own validation or test. Mended are damaged letters and control characters; with
 `redact` secrets and personal data are replaced by their kind. What takes a person to decide (contradictions, doubtful
 labels, near twins within train, rows that are too long) stays as it is.
@@ -8,22 +8,25 @@ labels, near twins within train, rows that are too long) stays as it is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pegbox.data.doctor import personal, secrets
 from pegbox.data.doctor.damage import mend
 from pegbox.data.doctor.findings import Finding
+from pegbox.data.doctor.redaction import redact
+from pegbox.data.fingerprint import given_of
 from pegbox.data.formats import to_record
 from pegbox.data.records import Row
-from pegbox.data.sources import MalformedRow, read
-from pegbox.data.splits import parts, twin_key
+from pegbox.data.sources import MalformedRow, numbered
+from pegbox.data.store import dump_record
 from pegbox.errors import RecipeError
 from pegbox.recipe import Recipe
-from pegbox.recipe.sources import Source
 
 CHANGES = "changes.jsonl"
 HOPELESS = ("malformed", "no_trained_token", "empty", "filtered")  # findings whose rows cannot be kept
@@ -38,26 +41,33 @@ def fix(recipe: Recipe, findings: Iterable[Finding], out: Path, *, redact: bool)
     their split and how often each change was made. Raises RecipeError where `out` is not empty.
     """
     refuse_used(out)
-    out.mkdir(parents=True, exist_ok=True)
     fixer = _Fixer(recipe, findings, redact)
-    files: dict[str, list[str]] = {}
-    with (out / CHANGES).open("x", encoding="utf-8") as changes:
-        for split, sources in recipe.data.given.items():
-            names = [f"{split}.jsonl"] if len(sources) == 1 else [f"{split}-{i + 1}.jsonl" for i in range(len(sources))]
-            files[split] = [str(out / name) for name in names]
-            for source, name in zip(sources, names, strict=True):
-                with (out / name).open("x", encoding="utf-8") as file:
-                    for values, change in fixer.rows(source, split):
-                        if values is not None:
-                            file.write(json.dumps(values, ensure_ascii=False) + "\n")
-                        if change:
-                            changes.write(json.dumps(change, ensure_ascii=False) + "\n")
+    files = {split: _names(split, len(sources), out) for split, sources in recipe.data.given.items()}
+    with (out / CHANGES).open("x", encoding="utf-8") as changes, ExitStack() as stack:
+        names = [name for split in files.values() for name in split]
+        writers = [stack.enter_context(Path(name).open("x", encoding="utf-8")) for name in names]
+        for number, values, change in fixer.rows():
+            if values is not None:
+                writers[number].write(json.dumps(values, ensure_ascii=False) + "\n")
+            if change:
+                changes.write(json.dumps(change, ensure_ascii=False) + "\n")
     return {"files": files, "changes": dict(fixer.counts), "list": str(out / CHANGES)}
 
 
+def _names(split: str, count: int, out: Path) -> list[str]:
+    """The files of a split's sources."""
+    return [str(out / (f"{split}.jsonl" if count == 1 else f"{split}-{i + 1}.jsonl")) for i in range(count)]
+
+
 def refuse_used(out: Path) -> None:
-    """Raise RecipeError where something is there already; asked before any work is done."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Make the folder. Raises RecipeError where it holds something or cannot be made; asked before any work is done."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        used = any(out.iterdir())
+    except OSError as error:
+        what = f"the folder for the cleaned copy cannot be made: {error.strerror}"
+        raise RecipeError(what, where=str(out), cure="give another --fix") from None
+    if used:
         raise RecipeError("the folder for the cleaned copy is not empty", where=str(out), cure="give another --fix")
 
 
@@ -71,38 +81,38 @@ class _Fixer:
                 self._bad |= dict.fromkeys(finding.rows, finding.check)
             elif finding.check == "leak":
                 self._leaks |= set(finding.rows)
-        self._seen: dict[tuple[str, str], str] = {}  # what is asked and answered -> the first row that does
+        self._train = len(recipe.data.train)  # sources; they come first
+        self._seen: dict[bytes, str] = {}  # a hash of a record -> the first row that says so
         self.counts: Counter[str] = Counter()
 
-    def rows(self, source: Source, split: str) -> Iterator[tuple[dict[str, Any] | None, Change | None]]:
-        """The values of each row as they shall be (None: left out), and what was changed."""
-        for row in read([source]):
-            why = self._why_not(row, split)
+    def rows(self) -> Iterator[tuple[int, dict[str, Any] | None, Change | None]]:
+        """Of each row the number of its source, its values as they shall be (None: left out), and what was changed."""
+        for number, row in numbered(given_of(self._recipe)):
+            why = self._why_not(row, number)
             if why is not None or isinstance(row, MalformedRow):
                 self.counts["left out"] += 1
-                yield None, {"row": row.where, "change": "left out", "why": why}
+                yield number, None, {"row": row.where, "change": "left out", "why": why}
                 continue
             values, done = self._mended(row.values)
             self.counts.update(done)
-            yield (
-                values,
-                {"row": row.where, "change": ", ".join(done), "columns": self._differing(row.values, values)}
-                if done
-                else None,
-            )
+            columns = [column for column, value in values.items() if value != row.values[column]]
+            yield number, values, {"row": row.where, "change": ", ".join(done), "columns": columns} if done else None
 
-    def _why_not(self, row: Row | MalformedRow, split: str) -> str | None:
+    def _why_not(self, row: Row | MalformedRow, number: int) -> str | None:
         if isinstance(row, MalformedRow):
             return row.why
         if row.where in self._bad:
             return self._bad[row.where]
-        if split == "train" and row.where in self._leaks:
+        if number < self._train and row.where in self._leaks:
             return "leak"
         data = self._recipe.data
-        record = to_record(row, self._recipe.task.kind, data.columns, data.instruction, data.format)
-        key = (twin_key(record.content), parts(record.content)[1])
-        first = self._seen.setdefault(key, row.where)
-        return None if first == row.where else f"duplicate of {first}"
+        try:
+            record = to_record(row, self._recipe.task.kind, data.columns, data.instruction, data.format)
+        except ValueError as error:
+            return str(error)
+        said = hashlib.blake2b(dump_record(replace(record, where="")), digest_size=16).digest()
+        first = self._seen.setdefault(said, row.where)
+        return None if first == row.where else f"the same as {first}"
 
     def _mended(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values with their texts mended, and what was done to them."""
@@ -115,11 +125,7 @@ class _Fixer:
         return kept, done
 
     def _hidden(self, text: str) -> str:
-        return personal.redact(secrets.redact(text)) if self._redact else text
-
-    @staticmethod
-    def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-        return [column for column, value in after.items() if value != before[column]]
+        return redact(text) if self._redact else text
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from pegbox.data.doctor.findings import Finding, count_of
+from pegbox.data.doctor.redaction import name_shown
 from pegbox.data.noise import ODDS, Suspect, suspects
 from pegbox.data.records import LabelledText, Record
 from pegbox.data.splits import parts
@@ -66,6 +67,7 @@ class LabelNoise:
 def _labels(row: Suspect) -> str:
     """Both labels, and how much likelier the other is."""
     given, suggested = (
-        name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in (row.given, row.suggested)
+        name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+        for name in map(name_shown, (row.given, row.suggested))
     )
     return f"'{given}' -> '{suggested}' ({math.exp(min(row.score, math.log(1e6))):,.0f} times)"

@@ -109,12 +109,15 @@ def leaks(traits: Traits, file: NDArray[np.int8], near: Rows, where: Where) -> I
     `file` int8 [n]: in which of the given files a row stands; `near` int64 [P, 2]: pairs of near twins. Rows of
     different groups are no leak where they are only near: the user said what belongs together.
     """
-    _, kind = np.unique(traits.twin, return_inverse=True)
-    several = np.zeros(kind.max(initial=-1) + 1, np.int8)
-    np.bitwise_or.at(several, kind, np.left_shift(np.int8(1), file))
-    exact = np.flatnonzero((several[kind] & (several[kind] - 1)) != 0)
+    exact, divided = np.flatnonzero(_in_several(traits.twin, file)), _in_several(traits.group, file)
+    divided &= traits.group != 0
     across = near[(file[near[:, 0]] != file[near[:, 1]]) & (traits.group[near] == 0).all(axis=1)]
     close = np.setdiff1d(across, exact)
+    if divided.any():
+        has = count_of(int(divided.sum()), "belongs to a group that stands", "belong to groups that stand")
+        message = f"{has} in more than one of the files for train, validation and test"
+        rows = tuple(map(where, np.flatnonzero(divided)))
+        yield Finding("leak", "error", rows, message, "put each group into one of them, or data.allow: [leak]")
     if len(exact) or len(close):
         told = [f"{count_of(len(exact), 'stands', 'stand')} in"] if len(exact) else []
         told += [f"{count_of(len(close), 'is nearly the same as one', 'are nearly the same as others')} in"] * bool(
@@ -123,6 +126,15 @@ def leaks(traits: Traits, file: NDArray[np.int8], near: Rows, where: Where) -> I
         message = f"{' and '.join(told)} more than one of the files for train, validation and test"
         rows = tuple(map(where, np.union1d(exact, close)))
         yield Finding("leak", "error", rows, message, "take them out of one side, or data.allow: [leak]")
+
+
+def _in_several(kinds: NDArray[np.uint64], file: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Which rows [n] are of a kind that stands in more than one file."""
+    _, kind = np.unique(kinds, return_inverse=True)
+    files = np.zeros(kind.max(initial=-1) + 1, np.int8)
+    np.bitwise_or.at(files, kind, np.left_shift(np.int8(1), file))
+    several: NDArray[np.bool_] = (files[kind] & (files[kind] - 1)) != 0
+    return several
 
 
 def near_duplicates(near: Rows, sides: NDArray[np.int8], where: Where, cut_short: int) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pegbox.data.doctor.findings import Finding, count_of, listed
+from pegbox.data.doctor.redaction import name_shown
 from pegbox.data.records import Content, Conversation, LabelledText, LabelSetText, PromptCompletion, Record, TaggedWords
 from pegbox.data.splits import parts
 
@@ -51,7 +52,7 @@ class Shape:
         self._sources.add(record.where.rpartition(":")[0] or record.where)
         asked, answer = parts(record.content)
         self._asked[bisect_right(EDGES, len(asked)) - 1] += 1
-        for label in labels_of(record.content):
+        for label in map(name_shown, labels_of(record.content)):
             if self._labels.add(label) and len(self._few[label]) < FEW:
                 self._few[label].append(record.where)
         if isinstance(record.content, Conversation | PromptCompletion):

@@ -5,7 +5,7 @@ stranger wrote may end in a traceback, and nothing is read by a guess in silence
 """
 
 from pegbox.data.sources.outcomes import MalformedRow, Remark, refusal
-from pegbox.data.sources.reading import read, read_all
+from pegbox.data.sources.reading import numbered, read, read_all
 from pegbox.data.sources.strict_json import parse_json
 
-__all__ = ["MalformedRow", "Remark", "parse_json", "read", "read_all", "refusal"]
+__all__ = ["MalformedRow", "Remark", "numbered", "parse_json", "read", "read_all", "refusal"]

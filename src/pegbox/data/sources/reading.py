@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pegbox.data.records import Row
 from pegbox.data.sources.arrays import read_json
@@ -22,10 +23,23 @@ def read(sources: Sequence[str | Source], told: list[Remark] | None = None) -> R
     What was guessed about a file (its encoding, its delimiter), or left out, is appended to `told` while it is read.
     Raises DataError for a file that is missing, empty, damaged, of an unknown encoding or an unknown kind.
     """
+    return (row for _, row in numbered(sources, told))
+
+
+def numbered(
+    sources: Sequence[str | Source], told: list[Remark] | None = None
+) -> Iterator[tuple[int, Row | MalformedRow]]:
+    """As `read`, each row with the number of its source. No two rows have the same place: of what is read once more
+    (another query to the same database, a file that also lies in a folder) the places say so, `shop.db[2]:17`."""
     told = [] if told is None else told
-    for source in sources:
+    times: dict[str, dict[int, int]] = {}
+    for number, source in enumerate(sources):
         named = source_of(source) if isinstance(source, str) else source
-        yield from SOURCES[named.kind](named, told)
+        for row in SOURCES[named.kind](named, told):
+            name, _, place = row.where.rpartition(":")
+            known = times.setdefault(name, {})
+            time = known.setdefault(number, len(known) + 1)
+            yield number, row if time == 1 else replace(row, where=f"{name}[{time}]:{place}")
 
 
 def read_all(sources: Sequence[str | Source]) -> list[Row]:
