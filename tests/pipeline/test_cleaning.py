@@ -87,6 +87,7 @@ def test_the_copy_is_clean_and_the_original_untouched(tmp_path: Path, model: Pat
         66: "left out",
     }
     assert changes[63]["why"] == f"the same as {tmp_path}/train.jsonl:4"
+    assert "needs messages or prompt+completion" in changes[62]["why"] and "not JSON" in changes[61]["why"]
     assert changes[66]["why"] == "leak" and changes[65]["columns"] == ["prompt", "completion"]
     kept = lines(tmp_path / "out" / "train.jsonl")
     assert kept[:60] == rows()[:60] and len(kept) == 62

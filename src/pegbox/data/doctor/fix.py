@@ -101,15 +101,15 @@ class _Fixer:
     def _why_not(self, row: Row | MalformedRow, number: int) -> str | None:
         if isinstance(row, MalformedRow):
             return row.why
-        if row.where in self._bad:
-            return self._bad[row.where]
-        if number < self._train and row.where in self._leaks:
-            return "leak"
         data = self._recipe.data
         try:
             record = to_record(row, self._recipe.task.kind, data.columns, data.instruction, data.format)
         except ValueError as error:
             return str(error)
+        if row.where in self._bad:
+            return self._bad[row.where]
+        if number < self._train and row.where in self._leaks:
+            return "leak"
         said = hashlib.blake2b(dump_record(replace(record, where="")), digest_size=16).digest()
         first = self._seen.setdefault(said, row.where)
         return None if first == row.where else f"the same as {first}"
