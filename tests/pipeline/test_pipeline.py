@@ -112,7 +112,7 @@ def test_a_question_can_be_a_prompt_or_messages(run: Run) -> None:
 
 
 def texts(count: int) -> list[dict[str, str]]:
-    return [{"text": f"the dog sleeps and {word['prompt']} the light"} for word in sums(count)]
+    return [{"text": f"dogs {word['prompt']} lights"} for word in sums(count)]
 
 
 def labelled(count: int) -> list[dict[str, Any]]:
