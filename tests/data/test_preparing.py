@@ -426,3 +426,14 @@ def test_how_the_rows_were_read_is_told_with_the_reason(tmp_path: Path) -> None:
     named = prepared(written(tmp_path, both), format="alpaca")
     assert named.shape["formats"] == {"alpaca": "data.format names it"}
     assert {parts(record.content)[1] for record in everywhere(named)} == {"that"}
+
+
+def test_a_word_with_which_many_begin_is_no_instruction() -> None:
+    draw = random.Random(2)
+    traits = Traits(1)
+    for i in range(100):
+        traits.see(Record(f"x:{i}", PromptCompletion(f"the {sentence(draw)}", "a")))
+    assert traits.opening == ""
+    for i in range(30):
+        traits.see(Record(f"x:{i}", PromptCompletion(f"Translate into German, please: {sentence(draw)}", "a")))
+    assert traits.opening == "translate into german, please: "

@@ -92,7 +92,7 @@ def _position(seed: int, key: str) -> float:
 
 
 FIRST, LONGEST = 1_000, 2_000  # rows, and characters of each, in which a beginning that many share is looked for
-MANY = 20  # rows that share it, at least
+MANY, SHORTEST = 20, 24  # rows that share it and characters, at least
 
 
 class Traits:
@@ -118,11 +118,13 @@ class Traits:
 
     @property
     def opening(self) -> str:
-        """The longest beginning that at least MANY of the first rows share, and a tenth of them: an instruction."""
+        """The longest beginning that at least MANY of the first rows share, and a tenth of them: an instruction; empty
+        where that is a word or two."""
         texts = sorted(self._beginnings)
         count = max(MANY, len(texts) // 10)
         pairs = zip(texts, texts[count - 1 :], strict=False)  # what both ends of a run share, all in it share
-        return max((_shared(one, other) for one, other in pairs), key=len, default="")
+        found = max((_shared(one, other) for one, other in pairs), key=len, default="")
+        return found if len(found) >= SHORTEST else ""
 
     @property
     def twin(self) -> NDArray[np.uint64]:
