@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -147,6 +147,14 @@ class Traits:
         return np.array(self._at, np.float64)
 
 
+def traits_of(records: Iterable[Record], seed: int) -> Traits:
+    """The traits of records, in their order."""
+    traits = Traits(seed)
+    for record in records:
+        traits.see(record)
+    return traits
+
+
 def _shared(one: str, other: str) -> str:
     """How both begin."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
@@ -232,15 +240,13 @@ def split(
     shares: Mapping[str, float],
     seed: int,
     near: NDArray[np.int64] = NONE,
+    traits: Traits | None = None,
 ) -> Splits:
     """Split `records` by hash for the `shares` of validation and test that are not `given` as files of their own.
 
-    Raises DataError where a split would be empty.
+    `traits`: those of the records with this seed, where they are known. Raises DataError where a split would be empty.
     """
-    traits = Traits(seed)
-    for record in records:
-        traits.see(record)
-    sides = place(traits, shares, near)
+    sides = place(traits_of(records, seed) if traits is None else traits, shares, near)
     made = {
         name: given[name] if name in given else [r for r, at in zip(records, sides, strict=True) if at == side]
         for side, name in enumerate(SPLITS)

@@ -8,8 +8,9 @@ there one word's difference is one of meaning. Of exact twins only the first is 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from pegbox import progress
 from pegbox.data.near import Sketches
 from pegbox.data.records import Record
-from pegbox.data.splits import Traits, normal, own_words, twin_key
+from pegbox.data.splits import Traits, normal, own_words, traits_of, twin_key
 
+Item = TypeVar("Item", int, str)
 LEAST = 24  # characters
 MANY = 20_000  # rows from which a bar is worth showing
 
@@ -56,18 +58,23 @@ def together(records: Sequence[Record], *, near: bool = True) -> NDArray[np.int6
     kind = np.unique(keys, return_inverse=True)[1]
     if not near:
         return kind
-    traits = Traits(0)
-    for record in records:
-        traits.see(record)
+    traits = traits_of(records, 0)
     pairs = near_twins(records, traits).pairs
-    above = list(range(int(kind.max()) + 1))
+    alone = kind[pairs[(traits.group[pairs] == 0).all(axis=1)]]
+    first = joined(kind.tolist(), alone.tolist())
+    return np.unique([first[one] for one in kind.tolist()], return_inverse=True)[1]
 
-    def top(one: int) -> int:
-        while above[one] != one:
-            above[one] = one = above[above[one]]  # halves the path
-        return one
 
-    for pair in kind[pairs[(traits.group[pairs] == 0).all(axis=1)]].tolist():
+def joined(items: Iterable[Item], pairs: Iterable[Iterable[Item]]) -> dict[Item, Item]:
+    """The least of the items that pairs join with each, however many steps away (union by path halving)."""
+    above = {item: item for item in items}
+
+    def top(item: Item) -> Item:
+        while above[item] != item:
+            above[item] = item = above[above[item]]
+        return item
+
+    for pair in pairs:
         one, other = sorted(map(top, pair))
         above[other] = one
-    return np.unique(list(map(top, kind.tolist())), return_inverse=True)[1]
+    return {item: top(item) for item in above}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pegbox.data.twins import joined
 from pegbox.errors import RecipeError
 
 Line = Mapping[str, Any]
@@ -83,18 +84,11 @@ def _row(lines: Mapping[str, Line]) -> dict[str, Any]:
 
 def _units(by_content: Mapping[str, Mapping[str, Sequence[Line]]]) -> dict[str, int]:
     """The component of each content, by union of what any run's units hold together; numbered in the contents' order."""
-    above: dict[str, str] = {content: content for found in by_content.values() for content in found}
-
-    def top(content: str) -> str:
-        while above[content] != content:
-            above[content] = content = above[above[content]]  # halves the path
-        return content
-
+    contents = sorted({content for found in by_content.values() for content in found})
+    pairs: list[tuple[str, str]] = []
     for found in by_content.values():
         first_of: dict[Any, str] = {}
         for content, lines in found.items():
-            for line in lines:
-                one, other = sorted((top(first_of.setdefault(line["unit"], content)), top(content)))
-                above[other] = one
-    numbers = {content: number for number, content in enumerate(sorted(above))}
-    return {content: numbers[top(content)] for content in above}
+            pairs += [(first_of.setdefault(line["unit"], content), content) for line in lines]
+    numbers = {content: number for number, content in enumerate(contents)}
+    return {content: numbers[least] for content, least in joined(contents, pairs).items()}

@@ -7,7 +7,7 @@ and the function that training will use.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pegbox.data.records import LabelledText, Record
-from pegbox.data.splits import NONE, Splits, Traits, split
+from pegbox.data.splits import NONE, Splits, Traits, split, traits_of
 from pegbox.data.twins import near_twins, together
 from pegbox.errors import DataError
 
@@ -44,16 +44,15 @@ def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Se
 
     Raises DataError where they cannot be split into train, validation and test at all.
     """
-    near = _near(records)
+    traits = traits_of(records, SEED)
+    near = near_twins(records, traits).pairs
     tries = [(UNITS, TEST, VALIDATION[:2]), (1, (0.2, 0.3, 0.4), VALIDATION)]
     for (least, tests, validations), joined in product(tries, (near, NONE)):
         for test, validation in product(tests, validations):
-            made = _tried(records, test, validation, joined)
-            if (
-                made is None
-                or (units := _units(made.test, joined is near)) < least
-                or len(made.validation) < min(5, least)
-            ):
+            made = _tried(records, traits, {"validation": validation, "test": test}, joined)
+            if made is None or len(made.validation) < min(5, least):
+                continue
+            if (units := _units(made.test, joined is near)) < least:
                 continue
             rows = len(made.train)
             if joined is near and rows < LEAST_OF_TRAIN * (1 - test - validation) * len(records):
@@ -68,17 +67,12 @@ def choose_settings(records: Sequence[Record], complete: bool, where: str) -> Se
 MORE = f"give more rows: about 80 for a verdict, which takes {UNITS} test rows"
 
 
-def _near(records: Sequence[Record]) -> NDArray[np.int64]:
-    traits = Traits(SEED)
-    for record in records:
-        traits.see(record)
-    return near_twins(records, traits).pairs
-
-
-def _tried(records: Sequence[Record], test: float, validation: float, near: NDArray[np.int64]) -> Splits | None:
+def _tried(
+    records: Sequence[Record], traits: Traits, shares: Mapping[str, float], near: NDArray[np.int64]
+) -> Splits | None:
     """The split as training will make it; None where a part is empty or nothing can be told apart."""
     try:
-        made = split(records, {}, {"validation": validation, "test": test}, SEED, near)
+        made = split(records, {}, shares, SEED, near, traits)
     except DataError:
         return None
     labels = {record.content.label for record in made.train if isinstance(record.content, LabelledText)}

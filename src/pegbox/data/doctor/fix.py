@@ -35,12 +35,11 @@ Change = dict[str, Any]
 
 
 def fix(recipe: Recipe, findings: Iterable[Finding], out: Path, *, redact: bool) -> dict[str, Any]:
-    """Write each split's rows to `out` (new or empty) as JSONL, and `changes.jsonl`.
+    """Write each split's rows to `out` (see `refuse_used`) as JSONL, and `changes.jsonl`.
 
     `findings`: those of the recipe's rows. The recipe's columns and options hold for the copy. Returns the files by
-    their split and how often each change was made. Raises RecipeError where `out` is not empty.
+    their split and how often each change was made.
     """
-    refuse_used(out)
     fixer = _Fixer(recipe, findings, redact)
     files = {split: _names(split, len(sources), out) for split, sources in recipe.data.given.items()}
     with (out / CHANGES).open("x", encoding="utf-8") as changes, ExitStack() as stack:
