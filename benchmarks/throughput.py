@@ -23,6 +23,7 @@ from pegbox.demo.run import MODEL
 from pegbox.methods import lora
 from pegbox.models import load as models
 from pegbox.models.batch import pad
+from pegbox.models.packing import enable_packing
 from pegbox.models.sources import resolve
 from pegbox.recipe import Lora
 from pegbox.recipe import load as load_recipe
@@ -44,7 +45,7 @@ def pegbox_update(task: Chat, packed: bool) -> Callable[[Sequence[Example]], flo
     folder = resolve(MODEL).path
     model = models.load_model(folder, "causal_lm", device=runtime.find_device(), kernels=packed)
     if packed:
-        assert models.enable_packing(model, PROBES)
+        assert enable_packing(model, PROBES)
     lora.prepare(model, Lora(r=16), seed=0)
 
     def update(rows: Sequence[Example]) -> float:

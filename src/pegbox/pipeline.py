@@ -26,12 +26,14 @@ from pegbox.data.splits import SPLITS, Splits
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
 from pegbox.finished import Run
+from pegbox.finished.continuing import resolve
 from pegbox.finished.scoring import answer_all, ask_tuned, ask_untouched, predictions, score_run
 from pegbox.methods import METHODS
 from pegbox.metrics import lookup, own_metrics
 from pegbox.models import load as models
 from pegbox.models.licences import licence_of
-from pegbox.models.sources import CARD, ModelFolder, resolve
+from pegbox.models.packing import enable_packing
+from pegbox.models.sources import CARD, ModelFolder
 from pegbox.progress import step
 from pegbox.recipe import Recipe, own_files
 from pegbox.recipe import dump as dump_recipe
@@ -61,15 +63,20 @@ class Ready:
     model: PreTrainedModel
     plan: Plan
 
+    def rate_factor(self, name: str) -> float:
+        """How many times as fast as others a parameter learns."""
+        return METHODS[self.recipe.method.kind].rate_factor(self.recipe.method, name)
+
 
 def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
     """Step 1: the rows, read, checked, split, and in the model's own tokens."""
     source = resolve(recipe.model.name)
-    renderer = Renderer(models.load_tokenizer(source.path), models.stop_ids(source.path))
+    tokenizer = models.load_tokenizer(source.path, recipe.model.add_tokens)
+    renderer = Renderer(tokenizer, models.stop_ids(source.path))
     task = TASKS[recipe.task.kind](renderer, recipe, models.heads_of(source.path))
     limit = models.max_length(source.path)
     most = min(limit, recipe.data.max_length or limit)
-    data = prepare(recipe, task, most, models.vocabulary(source.path))
+    data = prepare(recipe, task, most, max(models.vocabulary(source.path), len(tokenizer)))
     task.fit(data.splits.train)
     return source, task, data
 
@@ -92,9 +99,12 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
             dtype=torch.bfloat16 if bf16 and method.FREEZES else torch.float32,
             device=device,
             kernels=kernels,
+            quantization=recipe.model.quantization,
+            add_tokens=recipe.model.add_tokens,
+            apart=method.FREEZES,
         )
-    packed = kernels and models.enable_packing(model, data.train)
     method.prepare(model, recipe.method, recipe.seed)
+    packed = kernels and enable_packing(model, data.train)
     share_prefix = not models.has_dropout(model)
     plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=share_prefix)
     return Ready(recipe, source, task, data, model, plan)
@@ -109,7 +119,7 @@ def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     tokens = evaluate.max_new_tokens or -(-5 * task.longest_answer(data.train) // 4)
     chosen = {
         "loss": task.loss_settings,
-        "learning_rate": recipe.train.learning_rate or METHODS[recipe.method.kind].LEARNING_RATE,
+        "learning_rate": recipe.train.learning_rate or METHODS[recipe.method.kind].learning_rate(recipe.method),
         "report_to": trackers.choose(recipe.train.report_to),
     }
     judged = {"primary": primary, "metrics": metrics, "max_new_tokens": tokens}
@@ -258,6 +268,7 @@ def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metri
         recipe_hash=recipe_hash,
         log=metrics,
         ranks=ranks,
+        rate_factor=ready.rate_factor,
     )
     with runtime.metered(ready.model.device) as energy:
         state = loop.train(job, state)

@@ -88,7 +88,7 @@ def loop_updates(
         recipe_hash="",
         log=Log(run),
     )
-    optimizer = schedule.adamw(trainable(ready.model).values(), job.settings)
+    optimizer = schedule.adamw(trainable(ready.model), job.settings)
     loop.runtime.seed_everything(job.seed)
     losses = [loop.take_update(job, optimizer, step).loss for step in range(updates)]
     return weights_of(ready.model), losses, loop.validation_loss(job)

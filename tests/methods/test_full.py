@@ -14,7 +14,7 @@ from pegbox.errors import RecipeError
 from pegbox.kernels import linear
 from pegbox.kernels.attention import IMPLEMENTATION
 from pegbox.methods import full
-from pegbox.models.load import enable_packing
+from pegbox.models.packing import enable_packing
 from pegbox.recipe import Full
 from tiny_models import examples, rows, tiny, tiny_classifier
 

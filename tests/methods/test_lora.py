@@ -14,10 +14,11 @@ from torch.nn.functional import cross_entropy, linear
 
 from pegbox.errors import RecipeError
 from pegbox.kernels import linear as fast_linear
-from pegbox.methods import lora
-from pegbox.methods.lora import LoraLinear
+from pegbox.methods import lora, lora_files
+from pegbox.methods.lora_layers import LoraLinear
 from pegbox.models.batch import learnt_logits, pack, pad
-from pegbox.models.load import enable_packing, has_dropout
+from pegbox.models.load import has_dropout
+from pegbox.models.packing import enable_packing
 from pegbox.recipe import Lora
 from tiny_models import examples, rows, tiny, tiny_classifier
 
@@ -221,7 +222,7 @@ def check_just_the_update_learns(kind: str, settings: Lora, kernels: bool) -> No
     assert digests(model, learnt=False) == frozen
     assert not set(digests(model, learnt=True).items()) & set(start.items())
     owned = {name for name in start if not name.endswith((".lora_A", ".lora_B"))}
-    heads = lora.new_heads(model)
+    heads = lora_files.new_heads(model)
     assert owned == {f"{head}.{name}" for head, module in heads.items() for name, _ in module.named_parameters()}
 
 
@@ -324,9 +325,11 @@ def test_every_learnt_weight_is_saved(kind: str, tmp_path: Path) -> None:
 
 def test_the_check_sees_a_head_that_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = prepared("distilbert", Lora(r=4))
-    real = lora.new_heads
+    real = lora_files.new_heads
     # bug: the names that are usual, and not those that this model has
-    monkeypatch.setattr(lora, "new_heads", lambda m: {n: h for n, h in real(m).items() if n in ("classifier", "score")})
+    monkeypatch.setattr(
+        lora_files, "new_heads", lambda m: {n: h for n, h in real(m).items() if n in ("classifier", "score")}
+    )
     with pytest.raises(AssertionError, match="pre_classifier"):
         check_every_learnt_weight_is_saved(model, tmp_path)
 
@@ -336,7 +339,7 @@ def test_an_update_comes_back_to_the_bit(kind: str, tmp_path: Path) -> None:
     settings = Lora(r=4, lora_alpha=3.5, use_rslora=True)
     model, fresh = prepared(kind, settings), built(kind)
     lora.save(model, settings, tmp_path, base="some/model")
-    for head in lora.new_heads(fresh).values():
+    for head in lora_files.new_heads(fresh).values():
         torch.nn.init.normal_(next(head.parameters()))
     lora.restore(fresh, settings, tmp_path)
     for one, other in zip(layers(model).values(), layers(fresh).values(), strict=True):
@@ -348,7 +351,7 @@ def check_restore_is_strict(folder: Path, damage: Any) -> None:
     model = prepared("distilbert", Lora(r=4))
     lora.save(model, Lora(r=4), folder, base="some/model")
     file = folder / "adapter_model.safetensors"
-    lora.save_file(damage(load_file(file)), file)
+    lora_files.save_file(damage(load_file(file)), file)
     try:
         lora.restore(built("distilbert"), Lora(r=4), folder)
     except RecipeError as error:

@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import Linear as PeftLinear
 from safetensors.torch import load_file
 from test_lora import IDS, built, layers, logits, prepared
 
 from pegbox.errors import RecipeError
-from pegbox.methods import lora
-from pegbox.recipe import Lora
+from pegbox.methods import lora, lora_files, lora_layers
+from pegbox.models.heads import new_heads
+from pegbox.recipe import Lora, Train
+from pegbox.runs.checkpoint import trainable
+from pegbox.training.schedule import adamw, set_rate
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft")  # what PEFT says when it saves what is no plain LoRA
 KINDS = ["llama", "qwen2", "opt", "bert", "distilbert", "llama classifier"]
@@ -25,7 +29,9 @@ SETTINGS = [
     Lora(r=4),
     Lora(r=6, lora_alpha=9, use_rslora=True),
     Lora(r=3, lora_alpha=2.5, lora_dropout=0.3, target_modules=("q_proj", "down_proj")),
+    Lora(r=4, use_dora=True),
 ]
+NAMES = ["default", "rslora", "two targets", "dora"]
 TOLERANCE = 2e-6  # a few roundings of logits between 1 and 4
 SPECIAL = {"bert": ("query", "output.dense"), "distilbert": ("q_lin", "lin2"), "opt": ("q_proj", "fc2")}
 
@@ -40,11 +46,12 @@ def of(kind: str, settings: Lora) -> Lora:
 def peft_model(kind: str, settings: Lora, **options: Any) -> Any:
     """PEFT's own form of these settings on the same base, with A and B drawn at random."""
     base = built(kind)
-    heads = list(lora.new_heads(base)) or None
+    heads = list(new_heads(base)) or None
     config = {
         "r": settings.r,
-        "lora_alpha": lora.alpha(settings),
+        "lora_alpha": lora_layers.alpha(settings),
         "use_rslora": settings.use_rslora,
+        "use_dora": settings.use_dora,
         "lora_dropout": settings.lora_dropout,
         "target_modules": lora.targets(base, settings),
         "modules_to_save": heads,
@@ -64,7 +71,7 @@ def peft_layers(model: Any) -> dict[str, PeftLinear]:
 def check_peft_reads_ours(kind: str, settings: Lora, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """PEFT loads our folder without a word and computes the same."""
     ours = prepared(kind, settings)
-    for head in lora.new_heads(ours).values():
+    for head in new_heads(ours).values():
         torch.nn.init.normal_(next(head.parameters()), std=0.1)
     lora.save(ours, settings, folder, base="some/model")
     with warnings.catch_warnings():
@@ -79,7 +86,7 @@ def check_peft_reads_ours(kind: str, settings: Lora, folder: Path, caplog: pytes
         torch.testing.assert_close(module.delta_weight(), other[name].get_delta_weight("default"), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["default", "rslora", "two targets"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_peft_loads_our_folder_and_says_the_same(
     kind: str, settings: Lora, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -111,7 +118,7 @@ def check_we_read_peft(kind: str, settings: Lora, folder: Path, **options: Any) 
     assert layers(ours).keys() == peft_layers(theirs).keys()
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["default", "rslora", "two targets"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_we_load_a_folder_that_peft_wrote(kind: str, settings: Lora, tmp_path: Path) -> None:
     check_we_read_peft(kind, of(kind, settings), tmp_path)
@@ -138,13 +145,12 @@ def test_we_load_every_way_in_which_peft_names_its_targets(way: str, tmp_path: P
 
 
 def test_the_check_sees_a_rank_scaling_that_follows_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora, "_read_settings", lambda told, folder: Lora(r=told["r"]))
+    monkeypatch.setattr(lora_files, "_settings", lambda told, folder: Lora(r=told["r"]))
     with pytest.raises(AssertionError):
         check_we_read_peft("llama", Lora(r=6, lora_alpha=9, use_rslora=True), tmp_path)
 
 
 NOT_PLAIN: dict[str, dict[str, Any]] = {
-    "use_dora": {"use_dora": True},
     "rank_pattern": {"rank_pattern": {"q_proj": 2}},
     "alpha_pattern": {"alpha_pattern": {"q_proj": 2}},
     "lora_bias": {"lora_bias": True},
@@ -177,8 +183,8 @@ def test_an_adapter_that_is_no_plain_lora_is_refused(option: str, tmp_path: Path
 def test_the_check_sees_an_option_that_is_passed_over(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora, "PASSED_OVER", lora.PASSED_OVER | {option})
-    monkeypatch.setattr(lora, "STARTS", (*lora.STARTS, "pissa"))
+    monkeypatch.setattr(lora_files, "PASSED_OVER", lora_files.PASSED_OVER | {option})
+    monkeypatch.setattr(lora_files, "STARTS", (*lora_files.STARTS, "pissa"))
     with pytest.raises(AssertionError, match="passed over"):
         check_what_is_no_plain_lora_is_refused(option, tmp_path)
 
@@ -239,19 +245,126 @@ def trained(model: Any) -> torch.Tensor:
     return logits(model)
 
 
-@pytest.mark.parametrize("settings", SETTINGS[:2], ids=["default", "rslora"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_step_is_pefts_step(kind: str, settings: Lora) -> None:
-    ours, theirs = prepared(kind, settings), peft_model(kind, settings)
+def copied(theirs: Any, ours: Any) -> None:
+    """Give PEFT's layers what ours hold."""
     for name, module in peft_layers(theirs).items():
         own = layers(ours)[name]
         module.lora_A["default"].weight.data.copy_(own.lora_A)
         module.lora_B["default"].weight.data.copy_(own.lora_B)
+        if module.use_dora["default"]:
+            module.lora_magnitude_vector["default"].weight.data.copy_(own.lora_magnitude_vector)
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS[:2], SETTINGS[3]], ids=["default", "rslora", "dora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_pefts_step(kind: str, settings: Lora) -> None:
+    ours, theirs = prepared(kind, settings), peft_model(kind, settings)
+    copied(theirs, ours)
     before = logits(ours)
     torch.testing.assert_close(logits(theirs), before, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(trained(ours), trained(theirs), rtol=0, atol=2 * TOLERANCE)
     assert (logits(ours) - before).abs().max() > 1e-3, "the step does nothing"
     for name, module in peft_layers(theirs).items():
         own = layers(ours)[name]
-        for mine, peer in ((own.lora_A, module.lora_A), (own.lora_B, module.lora_B)):
-            torch.testing.assert_close(mine.grad, peer["default"].weight.grad, rtol=1e-5, atol=1e-6)
+        pairs = [(own.lora_A, module.lora_A["default"].weight), (own.lora_B, module.lora_B["default"].weight)]
+        if settings.use_dora:
+            pairs.append((own.lora_magnitude_vector, module.lora_magnitude_vector["default"].weight))
+        for mine, peer in pairs:
+            torch.testing.assert_close(mine.grad, peer.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_dora_falls_where_pefts_does() -> None:
+    settings = Lora(r=4, use_dora=True, lora_dropout=0.5, target_modules=("down_proj",))
+    ours, theirs = prepared("llama", settings).train(), peft_model("llama", settings).train()
+    copied(theirs, ours)
+    for module in layers(ours).values():
+        module.lora_magnitude_vector.data.mul_(1.5)
+    copied(theirs, ours)
+    drawn = []
+    for model in (ours, theirs):
+        torch.manual_seed(3)
+        drawn.append(logits(model))
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=TOLERANCE)
+
+
+# ---- PiSSA: the same start as PEFT's, and the same steps, on a weight that stays --------------------------------------
+
+PISSA = ["pissa", "pissa_niter_8"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_pissa_starts_and_steps_as_pefts(kind: str) -> None:
+    settings = Lora(r=4, init_lora_weights="pissa", use_rslora=kind == "bert")
+    ours, theirs = prepared(kind, settings, drawn=False), peft_model(kind, settings, init_lora_weights="pissa")
+    torch.testing.assert_close(logits(ours), logits(built(kind)), rtol=0, atol=1e-5)
+    for name, module in peft_layers(theirs).items():
+        own, peer = layers(ours)[name], module.lora_A["default"].weight
+        update = own.scaling * own.lora_B @ own.lora_A
+        torch.testing.assert_close(update, module.get_delta_weight("default"), rtol=0, atol=1e-5)
+        signs = (own.lora_A * peer).sum(1).sign()  # of a pair of singular vectors either sign may come
+        torch.testing.assert_close(own.lora_A * signs[:, None], peer, rtol=0, atol=1e-5)
+    torch.testing.assert_close(trained(ours), trained(theirs), rtol=0, atol=2e-5)
+
+
+def test_pissa_by_rounds_comes_near_the_best_update_of_its_rank() -> None:
+    """Of random matrices the singular values lie close, so that not the vectors but what is left of the weight tells."""
+    exact, near = (layers(prepared("llama", Lora(r=4, init_lora_weights=start), drawn=False)) for start in PISSA)
+    for name, module in exact.items():
+        left = [
+            torch.linalg.matrix_norm(layer.weight - layer.scaling * layer.lora_B @ layer.lora_A).item()
+            for layer in (module, near[name])
+        ]
+        assert left[0] <= left[1] * (1 + 1e-6) and left[1] < 1.01 * left[0]
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["", "dora"])
+@pytest.mark.parametrize("rslora", [False, True], ids=["", "rslora"])
+def test_peft_loads_what_pissa_has_learnt_over_the_base_as_it_was(
+    rslora: bool, dora: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Lora(r=4, lora_alpha=6, init_lora_weights="pissa", use_rslora=rslora, use_dora=dora)
+    check_peft_reads_ours("llama", settings, tmp_path, caplog)
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert told["r"] == 8 and told["init_lora_weights"] is True
+    again = built("llama")
+    lora.restore(again, None, tmp_path)
+    assert torch.equal(logits(again), logits(prepared("llama", settings)))
+
+
+def test_the_check_sees_pissa_whose_scaling_is_saved_for_the_old_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lora_files, "alpha", lambda settings: lora_layers.alpha(settings) / 2)
+    with pytest.raises(AssertionError):
+        check_peft_reads_ours("llama", Lora(r=4, init_lora_weights="pissa"), tmp_path, caplog)
+
+
+def test_a_rank_beyond_the_singular_values_is_an_error() -> None:
+    with pytest.raises(RecipeError, match="32"):
+        prepared("llama", Lora(r=33, init_lora_weights="pissa"))
+
+
+def test_gaussian_a_has_pefts_deviation() -> None:
+    ours, theirs = (
+        make("llama", Lora(r=16, init_lora_weights="gaussian"), **given)
+        for make, given in ((prepared, {"drawn": False}), (peft_model, {"init_lora_weights": "gaussian"}))
+    )
+    mine = torch.cat([module.lora_A.flatten() for module in layers(ours).values()])
+    peers = torch.cat([module.lora_A["default"].weight.flatten() for module in peft_layers(theirs).values()])
+    assert mine.std().item() == pytest.approx(1 / 16, rel=0.03) == pytest.approx(peers.std().item(), rel=0.06)
+    assert all(not module.lora_B.any() for module in layers(ours).values())
+
+
+def test_lora_plus_lets_the_same_weights_learn_faster_as_pefts() -> None:
+    settings = Lora(r=4, loraplus_lr_ratio=16.0)
+    ours, theirs = prepared("bert", settings), peft_model("bert", settings)
+    optimizer = adamw(trainable(ours), Train(), lambda name: lora.rate_factor(settings, name))
+    set_rate(optimizer, 1e-3)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    peer = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16.0)
+    wanted = {id(p): group["lr"] for group in peer.param_groups for p in group["params"]}
+    for name, module in peft_layers(theirs).items():
+        for factor in ("lora_A", "lora_B"):
+            mine = rates[id(getattr(layers(ours)[name], factor))]
+            assert mine == wanted[id(getattr(module, factor)["default"].weight)]
+    assert rates[id(ours.classifier.weight)] == 1e-3

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertForPreTraining
 
 from pegbox.errors import RecipeError
-from pegbox.methods import METHODS, lora
+from pegbox.methods import METHODS, lora, lora_files
+from pegbox.models import heads
 from pegbox.models.heads import head_weights
 from pegbox.models.load import heads_of, load_model
 from pegbox.recipe import Full, Lora
@@ -79,7 +80,7 @@ def test_a_head_that_comes_along_is_kept_to_the_bit_and_is_not_new(kind: str, tm
     folder = with_head(kind, tmp_path)
     model = load_model(folder, "masked_lm", seed=3)
     assert torch.equal(logits(model), logits(AutoModelForMaskedLM.from_pretrained(folder)))
-    assert heads_of(folder) == {"masked_lm"} and head_weights(model) == {} == lora.new_heads(model)
+    assert heads_of(folder) == {"masked_lm"} and head_weights(model) == {} == heads.new_heads(model)
     updated = lora.targets(model, Lora())
     inside = {name for name in updated if not name.startswith(f"{model.base_model_prefix}.")}
     assert inside, "the head's own linear layers get an update, as a language model's do"
@@ -143,14 +144,14 @@ def check_what_was_saved_comes_back(kind: str, method: str, root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:::peft")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SETTINGS)
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "modernbert"])
 def test_a_trained_head_is_saved_and_comes_back(kind: str, method: str, tmp_path: Path) -> None:
     check_what_was_saved_comes_back(kind, method, tmp_path)
 
 
 def test_the_check_sees_a_bias_that_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora, "loose_weights", lambda model: {})
+    monkeypatch.setattr(lora_files, "loose_weights", lambda model: {})
     with pytest.raises(AssertionError):
         check_what_was_saved_comes_back("bert", "lora", tmp_path)
 
@@ -158,7 +159,7 @@ def test_the_check_sees_a_bias_that_is_not_saved(tmp_path: Path, monkeypatch: py
 def test_the_check_sees_an_output_layer_that_is_saved_with_the_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora, "head_weights", lambda model: dict(model.named_parameters()))  # bug: ties are not seen
+    monkeypatch.setattr(heads, "head_weights", lambda model: dict(model.named_parameters()))  # bug: ties are not seen
     with pytest.raises(AssertionError):
         check_what_was_saved_comes_back("bert", "lora", tmp_path)
 
@@ -167,7 +168,7 @@ def test_the_check_sees_an_output_layer_that_is_saved_with_the_head(
 def test_an_output_layer_that_is_not_tied_learns_and_is_saved(tmp_path: Path) -> None:
     unused = "cls.predictions.bias"  # Transformers ties it to the layer's own bias only where all is tied
     base, folder, model = saved("bert", "lora", tmp_path, unused, tie_word_embeddings=False)
-    assert not is_tied(model) and list(lora.new_heads(model)) == ["cls"] and lora.loose_weights(model) == {}
+    assert not is_tied(model) and list(heads.new_heads(model)) == ["cls"] and heads.loose_weights(model) == {}
     again = load_model(base, "masked_lm", seed=9)
     lora.restore(again, None, folder)
     assert torch.equal(logits(again), logits(model))

@@ -93,7 +93,7 @@ def test_single_and_identical_prompts(name: str) -> None:
 
 
 def test_packed_attention_leaves_generation_as_it_is() -> None:
-    from pegbox.models.load import enable_packing
+    from pegbox.models.packing import enable_packing
     from tiny_models import examples
 
     model = tiny("mistral")

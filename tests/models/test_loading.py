@@ -22,6 +22,7 @@ from pegbox.kernels.linear import FastLinear
 from pegbox.models import load
 from pegbox.models.batch import pad
 from pegbox.models.load import load_model, load_tokenizer, load_weights
+from pegbox.models.packing import enable_packing
 from tiny_models import examples, save_tokenizer, tiny, tiny_classifier
 
 LABELS = ("no", "perhaps", "yes")
@@ -83,7 +84,7 @@ def test_the_receipt_is_told_which_kernels_compute(tmp_path: Path) -> None:
     assert load.kernels_of(load_model(folder, "causal_lm", kernels=False)) == {"attention": "sdpa", "linear": "plain"}
     model = load_model(folder, "causal_lm")
     assert load.kernels_of(model)["linear"] == ("onednn" if torch.backends.mkldnn.is_available() else "plain")
-    assert load.enable_packing(model, examples([9, 5]))
+    assert enable_packing(model, examples([9, 5]))
     assert load.kernels_of(model)["attention"] == "packed"
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from pegbox.data.records import Example
 from pegbox.kernels import attention
-from pegbox.models import batch, load
+from pegbox.models import batch, packing
 from pegbox.models.batch import Batch, learnt_logits, pack, pad, shared_prefix
 from tiny_models import WINDOW, examples, rows, tiny, tiny_classifier
 
@@ -26,7 +26,7 @@ LENGTHS = [9, 4, 13, 1, 6]
 def packable(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """A tiny model of this kind that computes packs."""
     model = tiny(name, dtype=dtype)
-    assert load.enable_packing(model, examples(LENGTHS))
+    assert packing.enable_packing(model, examples(LENGTHS))
     return model
 
 
@@ -254,7 +254,7 @@ def check_packing_is_right(model: Any, given: Sequence[Example]) -> bool:
     ids = torch.tensor([rows([40])[0]])
     with torch.no_grad():
         wanted = model(ids).logits
-    packed = load.enable_packing(model, given)
+    packed = packing.enable_packing(model, given)
     if packed:
         for share_prefix in (False, True):
             check_pack_is_alone(model, given, share_prefix=share_prefix, atol=1e-5)
@@ -276,25 +276,25 @@ def test_packing_is_enabled_for_rows_shorter_than_the_window_that_attention_is_n
 
 def test_a_classifier_is_packed_where_its_hidden_states_are_the_same() -> None:
     whole_rows = [Example("a", (5, 6, 7), targets=(1.0,)), Example("b", (5, 6, 7, 8, 9), targets=(0.0,))]
-    assert load.enable_packing(tiny_classifier("llama"), whole_rows)
-    assert not load.enable_packing(tiny_classifier("bert"), whole_rows)
-    assert not load.enable_packing(tiny_classifier("bert"), examples(LENGTHS))
+    assert packing.enable_packing(tiny_classifier("llama"), whole_rows)
+    assert not packing.enable_packing(tiny_classifier("bert"), whole_rows)
+    assert not packing.enable_packing(tiny_classifier("bert"), examples(LENGTHS))
 
 
 def test_enabling_works_on_what_examples_there_are() -> None:
     for given in (examples([2]), examples([2, 2]), examples([3]) * 5, examples([90])):
         assert check_packing_is_right(tiny("gpt2", n_positions=90), given)
-    assert not load.enable_packing(tiny("llama"), examples([1]))
+    assert not packing.enable_packing(tiny("llama"), examples([1]))
 
 
 def test_models_in_training_are_not_probed() -> None:
     with pytest.raises(AssertionError):
-        load.enable_packing(tiny("llama").train(), examples(LENGTHS))
+        packing.enable_packing(tiny("llama").train(), examples(LENGTHS))
 
 
 def test_enabling_draws_nothing_and_leaves_no_gradient() -> None:
     model, state = tiny("llama"), torch.get_rng_state()
-    load.enable_packing(model, examples(LENGTHS))
+    packing.enable_packing(model, examples(LENGTHS))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -304,7 +304,7 @@ def test_a_saved_config_has_no_trace_of_our_attention() -> None:
 
 
 def test_the_check_sees_probes_that_are_shorter_than_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "_probes", lambda model, given: sorted(given, key=len)[:2])
+    monkeypatch.setattr(packing, "_probes", lambda model, given: sorted(given, key=len)[:2])
     with pytest.raises(AssertionError):
         check_packing_is_right(tiny("phimoe"), examples([3, 3, 30]))
 
@@ -321,7 +321,7 @@ def test_the_check_sees_a_model_that_stays_switched(monkeypatch: pytest.MonkeyPa
 
 def test_what_an_unfit_model_would_do_is_caught_by_the_probe_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """The structural rule alone is not trusted: a convolution that it took for attention still differs."""
-    monkeypatch.setattr(load, "attends_only", lambda model: True)
+    monkeypatch.setattr(packing, "attends_only", lambda model: True)
     assert not check_packing_is_right(tiny("lfm2"), examples(LENGTHS, prefix=3))
 
 

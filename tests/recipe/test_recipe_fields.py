@@ -17,16 +17,19 @@ from pydantic import BaseModel
 from named_sources import paths
 from pegbox.errors import RecipeError
 from pegbox.recipe import (
+    Adapter,
     Chat,
     Classification,
     Completion,
     Data,
     Evaluate,
+    Freeze,
     Full,
     Lora,
     MaskedLM,
     Model,
     Multilabel,
+    Peft,
     Recipe,
     Regression,
     TokenClassification,
@@ -41,6 +44,8 @@ LEAST: dict[str, Any] = {"model": "some/model", "task": "chat", "data": "/rows.j
 # another value than the default for every key that a recipe can have
 OTHER: dict[str, Any] = {
     "model.name": "other/model",
+    "model.quantization": "nf4",
+    "model.add_tokens": ["<order>", "<price>"],
     "task.kind": "completion",
     "task.mlm_probability": 0.3,
     "data.train": ["/a.jsonl", "/b.csv"],
@@ -59,7 +64,16 @@ OTHER: dict[str, Any] = {
     "method.lora_alpha": 12.5,
     "method.lora_dropout": 0.1,
     "method.use_rslora": True,
+    "method.use_dora": True,
+    "method.init_lora_weights": "pissa_niter_4",
+    "method.loraplus_lr_ratio": 16.0,
     "method.target_modules": ["q_proj", "v_proj"],
+    "method.top_layers": 2,
+    "method.parts": ["norms", "biases"],
+    "method.variant": "pfeiffer",
+    "method.bottleneck_size": 8,
+    "method.non_linearity": "gelu",
+    "method.peft_type": "IA3",
     "train.num_train_epochs": 0.5,
     "train.max_steps": 100,
     "train.batch_size": 3,
@@ -87,9 +101,12 @@ OTHER: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "train.early_stopping_threshold": {"train.early_stopping_patience": 3},
     "task.mlm_probability": {"task.kind": "masked_lm"},
+    **{f"method.{key}": {"method.kind": "freeze"} for key in ("top_layers", "parts")},
+    **{f"method.{key}": {"method.kind": "adapter"} for key in ("variant", "bottleneck_size", "non_linearity")},
+    "method.peft_type": {"method.kind": "peft"},
 }
 TASKS = [Chat, Completion, Classification, Multilabel, Regression, TokenClassification, MaskedLM]
-CLASSES = {"model": [Model], "task": TASKS, "data": [Data], "method": [Full, Lora]}
+CLASSES = {"model": [Model], "task": TASKS, "data": [Data], "method": [Full, Freeze, Lora, Adapter, Peft]}
 CLASSES |= {"train": [Train], "evaluate": [Evaluate]}
 KINDS = "chat, completion, classification, multilabel, regression, token_classification, masked_lm"
 
@@ -215,7 +232,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("task", {}, f"'task.kind' must be one of {KINDS} (got nothing)"),
     ("task.mlm_probability", 0, "'task.mlm_probability' must be greater than 0 (got 0)"),
     ("task.mlm_probability", 1, "'task.mlm_probability' must be less than 1 (got 1)"),
-    ("method.kind", "qlora", "'method.kind' must be one of full, lora (got 'qlora'): did you mean 'lora'?"),
+    ("method.kind", "qlora", "'method.kind' must be one of full, freeze, lora, adapter, peft (got 'qlora'): did you mean 'lora'?"),
     ("method", ["lora"], "'method' must be a mapping of keys (got a list)"),
     ("data.train", [], "'data.train' must be a file, a dataset or a list of them (got a list)"),
     ("data.train", ["/a", 5], "'data.train' must be a file, a dataset or a list of them (got a list)"),

@@ -30,7 +30,8 @@ from pegbox.finished import Run
 from pegbox.methods import METHODS
 from pegbox.models import batch as batches
 from pegbox.models.batch import Batch, hidden_states
-from pegbox.models.load import enable_packing, load_model
+from pegbox.models.load import load_model
+from pegbox.models.packing import enable_packing
 from pegbox.runs.checkpoint import trainable
 from pegbox.tasks.classification import Classification
 from tiny_folder import chat_recipe, encoder_folder, write_rows

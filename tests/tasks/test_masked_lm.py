@@ -30,7 +30,8 @@ from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
 from pegbox.finished import Run
 from pegbox.finished.verifying import verify
-from pegbox.models.load import enable_packing, heads_of, load_model, load_tokenizer
+from pegbox.models.load import heads_of, load_model, load_tokenizer
+from pegbox.models.packing import enable_packing
 from pegbox.runs.checkpoint import hashes
 from pegbox.runtime import Ranks
 from pegbox.tasks.masked_lm import MOST_SCORED, MaskedLM

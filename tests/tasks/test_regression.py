@@ -25,7 +25,8 @@ from pegbox.data.render import Renderer
 from pegbox.errors import DataError
 from pegbox.finished import Run
 from pegbox.finished.verifying import verify
-from pegbox.models.load import enable_packing, heads_of, load_model, load_tokenizer
+from pegbox.models.load import heads_of, load_model, load_tokenizer
+from pegbox.models.packing import enable_packing
 from pegbox.tasks.regression import Regression, _scores
 from tiny_folder import causal_folder, chat_recipe, encoder_decoder_folder, encoder_folder, write_rows
 

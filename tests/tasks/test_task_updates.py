@@ -105,7 +105,7 @@ def learn(job: Job) -> tuple[torch.Tensor, list[float]]:
     """All trained weights after the updates in one vector, and the losses on the way, that of validation last."""
     learnt = trainable(job.model)
     before = {name: weight.detach().clone() for name, weight in learnt.items()}
-    optimizer = schedule.adamw(learnt.values(), job.settings)
+    optimizer = schedule.adamw(learnt, job.settings)
     losses = [loop.take_update(job, optimizer, step).loss for step in range(UPDATES)]
     losses.append(loop.validation_loss(job))
     after = torch.cat([weight.detach().flatten() for weight in learnt.values()])

@@ -28,7 +28,8 @@ from pegbox.data.render import Renderer
 from pegbox.errors import DataError, RecipeError
 from pegbox.methods import METHODS
 from pegbox.metrics import METRICS
-from pegbox.models.load import enable_packing, heads_of, load_model, load_tokenizer
+from pegbox.models.load import heads_of, load_model, load_tokenizer
+from pegbox.models.packing import enable_packing
 from pegbox.recipe import Full, Lora
 from pegbox.tasks.token_classification import TokenClassification, entities
 from tiny_folder import causal_folder, chat_recipe, encoder_decoder_folder, encoder_folder, write_rows

@@ -80,7 +80,7 @@ def make_job(folder: Path, *, method: str = "full", dtype: torch.dtype = torch.f
 
 def parameters_after(job: Job, updates: int) -> tuple[torch.Tensor, list[float]]:
     """All trained parameters in one vector, and the losses on the way."""
-    optimizer = schedule.adamw(loop.checkpoint.trainable(job.model).values(), job.settings)
+    optimizer = schedule.adamw(loop.checkpoint.trainable(job.model), job.settings)
     losses = [loop.take_update(job, optimizer, step).loss for step in range(updates)]
     learnt = loop.checkpoint.trainable(job.model).values()
     return torch.cat([parameter.detach().flatten() for parameter in learnt]), losses
@@ -334,7 +334,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path:
     with torch.no_grad():
         job.model.lm_head.weight[5, 0] = math.nan
     before = copy.deepcopy(job.model.state_dict())
-    optimizer = schedule.adamw(job.model.parameters(), job.settings)
+    optimizer = schedule.adamw(dict(job.model.named_parameters()), job.settings)
     with pytest.raises(TrainingError, match="not finite") as told:
         loop.take_update(job, optimizer, 0)
     assert told.value.exit_code == 4
@@ -346,7 +346,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path:
 def test_the_clipped_norm_is_that_of_the_whole_update(tmp_path: Path) -> None:
     small = make_job(tmp_path / "a", micro_batch_rows=2)
     small = replace(small, settings=small.settings.model_copy(update={"max_grad_norm": 1e-3}))
-    optimizer = schedule.adamw(small.model.parameters(), small.settings)
+    optimizer = schedule.adamw(dict(small.model.named_parameters()), small.settings)
     update = loop.take_update(small, optimizer, 0)
     grads = torch.cat([p.grad.flatten() for p in small.model.parameters() if p.grad is not None])
     assert grads.norm().item() == pytest.approx(1e-3, rel=1e-4)
@@ -355,7 +355,7 @@ def test_the_clipped_norm_is_that_of_the_whole_update(tmp_path: Path) -> None:
 
 def test_matrices_decay_and_vectors_do_not() -> None:
     model = tiny("llama")
-    optimizer = schedule.adamw(model.parameters(), Train(weight_decay=0.3))
+    optimizer = schedule.adamw(dict(model.named_parameters()), Train(weight_decay=0.3))
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for parameter in model.parameters():
         assert decays[id(parameter)] == (0.3 if parameter.ndim >= 2 else 0.0)

@@ -22,7 +22,7 @@ from pegbox.pipeline import Ready, save_model
 from pegbox.runs.checkpoint import random_states, restore_random, trainable
 from pegbox.runtime import Ranks
 from pegbox.training.gradient import find_gradient, refuse_non_finite
-from pegbox.training.schedule import adamw, learning_rate
+from pegbox.training.schedule import adamw, learning_rate, set_rate
 
 # settings of a Trainer that are refused, and what to say in the recipe instead
 INSTEAD = {
@@ -71,9 +71,8 @@ class PegboxModule(LightningModule):
         settings, updates = self.ready.recipe.train, self.ready.plan.updates
         peak = settings.learning_rate
         assert peak is not None
-        optimizer = adamw(trainable(self.model).values(), settings)
-        for group in optimizer.param_groups:
-            group["lr"] = 1.0  # the schedule's factor is the rate itself
+        optimizer = adamw(trainable(self.model), settings, self.ready.rate_factor)
+        set_rate(optimizer, 1.0)  # the schedule's factor is the rate itself
         scheduler = LambdaLR(optimizer, lambda step: learning_rate(step, updates, peak, settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -32,12 +32,12 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from pegbox.data.records import Example
 from pegbox.errors import RecipeError
 from pegbox.kernels import linear
-from pegbox.kernels.attention import IMPLEMENTATION, register
-from pegbox.models.batch import Batch, attends_only, hidden_states, learnt_logits, pack, pad
-from pegbox.models.heads import head_weights, is_head, output_layer
+from pegbox.kernels.attention import IMPLEMENTATION
+from pegbox.models import new_tokens
+from pegbox.models import quantization as bits
+from pegbox.models.heads import head_weights, is_head
 
 log = logging.getLogger("pegbox")
 
@@ -50,13 +50,13 @@ HEADS: Mapping[str, Any] = {
 # how the names of Transformers' classes end that have a head of the kind
 BROUGHT = {"ForCausalLM": "causal_lm", "LMHeadModel": "causal_lm", "ForMaskedLM": "masked_lm"}
 BROUGHT |= {"ForConditionalGeneration": "seq2seq", "BertForPreTraining": "masked_lm"}
-# how far packed logits may be from those of rows alone, as a share of the largest: the order of summation
-PROBE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
-PROBE_TOKENS = 32
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer; one without a padding token pads with its end-of-text token. Raises RecipeError."""
+def load_tokenizer(folder: Path, add_tokens: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer with new special tokens; without a padding token it pads with its end-of-text token.
+
+    Raises RecipeError.
+    """
     try:
         loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (ValueError, OSError) as error:
@@ -67,6 +67,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         cure = "name a pad_token in its tokenizer_config.json"
         raise RecipeError("the tokenizer has no padding and no end-of-text token", where="model", cure=cure)
+    if add_tokens:
+        new_tokens.add(tokenizer, add_tokens)
     return tokenizer
 
 
@@ -99,6 +101,9 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
     kernels: bool = True,
+    quantization: str | None = None,
+    add_tokens: Sequence[str] = (),
+    apart: bool = False,
 ) -> PreTrainedModel:
     """The folder's model with a head of the kind named, in eval mode.
 
@@ -106,24 +111,33 @@ def load_model(
 
     A classifier that the folder has already is kept where it has as many classes, else drawn anew; so is the whole
     head of a masked language model. `kernels=False` leaves every operation to Transformers and PyTorch.
-    Raises RecipeError where the model cannot have the head or its checkpoint lacks weights.
+    `quantization`, nf4 or int8, holds the base model's linear layers in that, and what is left in `dtype`.
+    `add_tokens` are rows of the vocabulary that the folder has not; `apart`: they alone of the vocabulary shall learn.
+    Raises RecipeError where the model cannot have the head, its checkpoint lacks weights, or it cannot be quantized.
     """
+    device, complaint = device or torch.device("cpu"), f"the model cannot be loaded as {head}"
     options: dict[str, Any] = {"dtype": dtype, "ignore_mismatched_sizes": True}
+    with _told(complaint):
+        options |= _quantizing(quantization, folder, head, device)
     if labels:
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: index for index, label in enumerate(labels)}
         options["problem_type"] = problem_type
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # draws the new head
-        model, lacking, _ = _load(HEADS[head], folder, options, f"the model cannot be loaded as {head}")
+        model, lacking, _ = _load(HEADS[head], folder, options, complaint)
     _refuse_random(model, head, lacking, learns=bool(labels))
     if head == "masked_lm":
         _refuse_unknown_tokens(model, load_tokenizer(folder))
     if head == "sequence_classification":  # decoders are pooled at the last token that is not this one
         model.config.get_text_config().pad_token_id = load_tokenizer(folder).pad_token_id
+    if quantization is not None:
+        bits.settle(model, dtype, fast=kernels)
+    if add_tokens:
+        new_tokens.grow(model, load_tokenizer(folder), load_tokenizer(folder, add_tokens), apart=apart)
     if kernels:
         linear.install(model)
-    model.to(device or torch.device("cpu"))  # type: ignore[arg-type]  # its decorator hides what it takes
+    model.to(device)  # type: ignore[arg-type]  # its decorator hides what it takes
     model.train(False)
     return model
 
@@ -182,17 +196,34 @@ def _load(
     kind: Any, folder: Path, options: Mapping[str, Any], complaint: str
 ) -> tuple[PreTrainedModel, list[str], list[str]]:
     """The model, the names of weights that the folder lacks (or has in another shape), and of those beyond it."""
-    try:
-        with _quiet():
-            model, info = kind.from_pretrained(
-                str(folder), output_loading_info=True, trust_remote_code=False, use_safetensors=True, **options
-            )
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
-        told = str(error).partition("\nModel type should be one of")[0]  # behind it stand the hundreds that it could be
-        raise RecipeError(f"{complaint}: {told}", where="model") from None
+    with _told(complaint):
+        model, info = kind.from_pretrained(
+            str(folder), output_loading_info=True, trust_remote_code=False, use_safetensors=True, **options
+        )
     assert isinstance(model, PreTrainedModel)
     lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     return model, sorted(lacking), sorted(info["unexpected_keys"])
+
+
+def _quantizing(kind: str | None, folder: Path, head: str, device: torch.device) -> Mapping[str, Any]:
+    """The options of loading that quantize, if that is asked for. Raises RecipeError where the folder's weights are it."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    bits.refuse_quantized(config)
+    if kind is None:
+        return {}
+    with torch.device("meta"):
+        return bits.loading_options(kind, HEADS[head].from_config(config), device)
+
+
+@contextlib.contextmanager
+def _told(complaint: str) -> Iterator[None]:
+    """Quietly; what Transformers cannot load is a RecipeError that begins with the complaint."""
+    try:
+        with _quiet():
+            yield
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
+        told = str(error).partition("\nModel type should be one of")[0]  # behind it stand the hundreds that it could be
+        raise RecipeError(f"{complaint}: {told}", where="model") from None
 
 
 @contextlib.contextmanager
@@ -268,55 +299,3 @@ def has_dropout(model: PreTrainedModel) -> bool:
     return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules) or any(
         value > 0 and ("drop" in name or "jitter" in name) for name, value in numbers
     )
-
-
-@torch.no_grad()
-def enable_packing(model: PreTrainedModel, examples: Sequence[Example]) -> bool:
-    """Switch the model to pegbox's packed attention where that is the same maths; else leave it as it was.
-
-    It is where causal attention alone mixes positions and that attention is all that Transformers' sdpa and flash
-    attention compute from their arguments (no soft cap, sink, bias or chunk). Then short rows made of the examples' own
-    tokens must get, in a pack, the logits (under a new head: the hidden states) that each gets alone from the model as it was.
-    """
-    assert not model.training
-    before = model.config._attn_implementation
-    able = before == "sdpa" and model._supports_attention_backend and model._supports_flash_attn
-    if not able or model.config.is_encoder_decoder or not attends_only(model):
-        return False
-    register()
-    probes, same = _probes(model, examples), False
-    try:
-        # a forward or an attention that knows no pack, or refuses it, says so by one of these
-        with contextlib.suppress(TypeError, ValueError, RuntimeError):
-            alone = torch.cat([_computed(model, pad([probe], pad_id=0)) for probe in probes])
-            model.set_attn_implementation(IMPLEMENTATION)
-            same = all(_packs_alike(model, probes, alone, share_prefix=share) for share in (False, True))
-    finally:
-        if not same:
-            model.set_attn_implementation(before)
-    return same
-
-
-def _probes(model: PreTrainedModel, examples: Sequence[Example]) -> list[Example]:
-    """Four rows of unequal length that begin alike, none longer than the longest example.
-
-    The first is longer than the model's sliding window where an example is.
-    """
-    window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
-    longest = max((example.input_ids for example in examples), key=len)
-    ids = longest[: PROBE_TOKENS + (window if len(longest) > window else 0)]
-    half = len(ids) // 2
-    rows = [ids, *(ids[:half] + ids[-count:] for count in (1, len(ids) // 4 + 1, half))]
-    return [Example("probe", row, (1.0,) * len(row)) for row in rows]
-
-
-def _computed(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """What the model computes at the learnt tokens' places: logits [N, V], or hidden states [N, D] under a new head."""
-    batch = batch.to(model.device)
-    return learnt_logits(model, batch) if output_layer(model) is not None else hidden_states(model, batch)[batch.places]
-
-
-def _packs_alike(model: PreTrainedModel, probes: list[Example], alone: torch.Tensor, *, share_prefix: bool) -> bool:
-    packed = _computed(model, pack(probes, share_prefix=share_prefix))
-    tolerance = PROBE_TOLERANCE.get(alone.dtype, 3e-2) * alone.abs().max()
-    return packed.shape == alone.shape and bool((packed - alone).abs().max() <= tolerance)

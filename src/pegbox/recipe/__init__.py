@@ -2,8 +2,9 @@
 
 from pegbox.recipe.load import dump, load, validate
 from pegbox.recipe.losses import FITTING, MAE, MSE, BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, OwnLoss
+from pegbox.recipe.methods import Adapter, Freeze, Full, Lora, Method, Peft
 from pegbox.recipe.own import is_own, load_own, own_files
-from pegbox.recipe.schema import ALLOWABLE, Data, Evaluate, Full, Lora, Method, Model, Recipe, Train
+from pegbox.recipe.schema import ALLOWABLE, Data, Evaluate, Model, Recipe, Train
 from pegbox.recipe.tasks import (
     PROMPTED,
     Chat,
@@ -22,6 +23,7 @@ __all__ = [
     "MAE",
     "MSE",
     "PROMPTED",
+    "Adapter",
     "BinaryCrossEntropy",
     "Chat",
     "Classification",
@@ -30,6 +32,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "Focal",
+    "Freeze",
     "Full",
     "Huber",
     "Lora",
@@ -39,6 +42,7 @@ __all__ = [
     "Model",
     "Multilabel",
     "OwnLoss",
+    "Peft",
     "Recipe",
     "Regression",
     "Task",

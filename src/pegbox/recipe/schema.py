@@ -13,15 +13,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pegbox.recipe.filters import Filter
 from pegbox.recipe.losses import LossOrNone, refuse_misfit
+from pegbox.recipe.methods import Freeze, Lora, Method
 from pegbox.recipe.own import as_reference, is_own, split
 from pegbox.recipe.sources import ShareOrSources, Source, Sources
 from pegbox.recipe.tasks import PROMPTED, Task
 from pegbox.recipe.values import (
-    AllLinearOrNames,
     Amount,
     AutoOrCount,
     ColumnOrColumns,
     Count,
+    DifferentTexts,
     Frozen,
     Names,
     NoTruth,
@@ -42,11 +43,18 @@ Trackers = Annotated[
 
 
 class Model(Frozen):
-    """Which pretrained model: a hub id, a folder in the hub's layout, a run that trained a whole model, or a `.gguf` file."""
+    """Which pretrained model, and how it is held: a hub id, a folder in the hub's layout, a run, an adapter, a `.gguf` file."""
 
     name: str = Field(
         min_length=1,
-        description="a hub id, a folder in the hub's layout, a run that trained a whole model, or a `.gguf` file",
+        description="a hub id, a folder in the hub's layout, a run, a checkpoint, an adapter of PEFT's, or a `.gguf` file",
+    )
+    quantization: Literal["nf4", "int8"] | None = Field(
+        default=None, description="hold the frozen weights in 4 or 8 bits (bitsandbytes); default: as they are"
+    )
+    add_tokens: DifferentTexts = Field(
+        default=(),
+        description="new tokens, each one piece of any text; they start at the mean of the pieces they had been, and learn",
     )
 
 
@@ -158,26 +166,6 @@ class Data(Frozen):
         return self
 
 
-class Full(Frozen):
-    """Every weight learns."""
-
-    kind: Literal["full"] = "full"
-
-
-class Lora(Frozen):
-    """Low-rank updates beside frozen linear layers (Hu et al. 2021, arXiv 2106.09685); names as in PEFT."""
-
-    kind: Literal["lora"] = "lora"
-    r: Count = Field(default=16, description="the rank of the update")
-    lora_alpha: Amount | None = Field(default=None, description="the update is scaled by lora_alpha / r; default: 2 r")
-    lora_dropout: Number = Field(default=0.0, ge=0, lt=1, description="on the input of the update, in training")
-    use_rslora: bool = Field(default=False, description="scale by lora_alpha / sqrt(r) (arXiv 2312.03732)")
-    target_modules: AllLinearOrNames = Field(default="all-linear", description="the linear layers that get an update")
-
-
-Method = Annotated[Full | Lora, Field(discriminator="kind")]
-
-
 class Train(Frozen):
     """The training run; `batch_size` is the number of examples in one optimizer update, over all ranks."""
 
@@ -188,7 +176,9 @@ class Train(Frozen):
     loss: LossOrNone = Field(
         default=None, description="what is made small: the name of a loss, or ./my_loss.py:name; default: the task's"
     )
-    learning_rate: Amount | None = Field(default=None, description="of AdamW; default: 2e-4 for lora, 2e-5 for full")
+    learning_rate: Amount | None = Field(
+        default=None, description="of AdamW; default: the method's (2e-4 for lora, 2e-5 for full)"
+    )
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="how the learning rate falls after the warm-up"
     )
@@ -262,6 +252,26 @@ class Recipe(Frozen):
     def _the_instruction_has_an_effect(self) -> Recipe:
         if self.data.instruction is not None and self.task.kind not in PROMPTED:
             raise ValueError(f"data.instruction has no effect with task: {self.task.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_quantized_is_frozen(self) -> Recipe:
+        if self.model.quantization is not None and self.method.kind in ("full", "freeze"):
+            cure = "take method: lora, adapter or peft, or leave model.quantization away"
+            raise ValueError(
+                f"model.quantization: with method: {self.method.kind} the model's own weights learn; {cure}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _new_tokens_learn(self) -> Recipe:
+        kind = self.method.kind
+        if self.model.add_tokens and kind == "peft":
+            raise ValueError(
+                "model.add_tokens: their embeddings would not learn with method: peft; take lora or adapter"
+            )
+        if self.model.add_tokens and isinstance(self.method, Freeze) and "embeddings" not in self.method.parts:
+            raise ValueError("model.add_tokens: their embeddings would not learn; add embeddings to method.parts")
         return self
 
     @model_validator(mode="after")

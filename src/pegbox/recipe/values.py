@@ -68,6 +68,9 @@ def listed(value: Any) -> Any:
 
 
 NameList = tuple[str, ...]
+DifferentTexts = Annotated[
+    NameList, must_be("a list of different texts", lambda value: len(value) == 0 or _are_columns(tuple(value)))
+]
 Names = Annotated[NameList, must_be("a list of names", _are_names)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 AutoOrCount = Annotated[

@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -36,7 +36,7 @@ from pegbox.trackers import Log
 from pegbox.training import gradient
 from pegbox.training.batching import rows_of_update, updates_per_epoch
 from pegbox.training.plan import Plan
-from pegbox.training.schedule import adamw, learning_rate
+from pegbox.training.schedule import adamw, learning_rate, set_rate
 
 
 class Stopped(PegboxError):
@@ -62,6 +62,7 @@ class Job:
     recipe_hash: str
     log: Log
     ranks: Ranks = ALONE
+    rate_factor: Callable[[str], float] = lambda name: 1.0  # how many times as fast as others a parameter learns
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +97,7 @@ def train(job: Job, state: TrainState) -> TrainState:
     Raises TrainingError where a loss or gradient is not finite, Stopped after a signal.
     """
     runtime.seed_everything(job.seed + job.ranks.rank)
-    optimizer = adamw(checkpoint.trainable(job.model).values(), job.settings)
+    optimizer = adamw(checkpoint.trainable(job.model), job.settings, job.rate_factor)
     if state.step:
         state = checkpoint.load(job.run.checkpoints / f"step-{state.step}", job.model, optimizer)
     total = job.plan.updates
@@ -133,9 +134,7 @@ def take_update(job: Job, optimizer: torch.optim.Optimizer, step: int) -> Update
     )
     if found.weight > 0:
         gradient.refuse_non_finite(found, step, [example.where for example in examples])
-        rate = learning_rate(step, job.plan.updates, job.peak_learning_rate, job.settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(optimizer, learning_rate(step, job.plan.updates, job.peak_learning_rate, job.settings))
         optimizer.step()
     tokens = sum(map(len, examples))
     if job.ranks.is_first:

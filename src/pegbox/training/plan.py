@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.models.batch import shared_prefix
+from pegbox.models.quantization import count, size
 from pegbox.recipe import Train
 from pegbox.training.batching import total_updates
 
@@ -63,9 +64,9 @@ def make_plan(
 ) -> Plan:
     """The plan for training `examples` on the device where the model is."""
     parameters = list(model.parameters())
-    learnt = sum(p.numel() for p in parameters if p.requires_grad)
-    fixed = sum(p.numel() * p.element_size() for p in parameters) + 12 * learnt  # + gradient and two moments
-    available = runtime.available_memory(model.device) + sum(p.numel() * p.element_size() for p in parameters)
+    learnt, held = sum(p.numel() for p in parameters if p.requires_grad), sum(map(size, parameters))
+    fixed = held + 12 * learnt  # + gradient and two moments
+    available = runtime.available_memory(model.device) + held
     longest = max(map(len, examples))
     rows = settings.batch_size if settings.micro_batch_size == "auto" else int(settings.micro_batch_size)
     per_token = _bytes_per_token(model, examples)
@@ -86,7 +87,7 @@ def make_plan(
         prefix=prefix,
         tokens=learnt_tokens,
         trainable_parameters=learnt,
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(map(count, parameters)),
         memory=fixed + at_once * per_token,
         available_memory=available,
         seconds=computed * _flops_per_token(model) / matmul_rate(model.device),
@@ -106,7 +107,7 @@ def _flops_per_token(model: PreTrainedModel) -> float:
     """Two a weight forward, two for the inputs' gradient, and two more for each weight that learns."""
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     weights = [p for p in model.parameters() if p.ndim == 2 and id(p) not in embedded]
-    return float(sum((6 if p.requires_grad else 4) * p.numel() for p in weights))
+    return float(sum((6 if p.requires_grad else 4) * count(p) for p in weights))
 
 
 def matmul_rate(device: torch.device) -> float:

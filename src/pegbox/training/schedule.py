@@ -8,7 +8,7 @@ Loshchilov & Hutter 2019 (arXiv 1711.05101).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -39,13 +39,26 @@ def learning_rate(step: int, total: int, peak: float, settings: Train) -> float:
     return peak * SCHEDULES[settings.lr_scheduler_type]((step - warmup) / max(1, total - warmup))
 
 
-def adamw(parameters: Iterable[torch.nn.Parameter], settings: Train) -> torch.optim.AdamW:
-    """AdamW; matrices decay, vectors (biases, norms) do not. The learning rate is set before each update."""
-    learnt = list(parameters)
-    matrices = [parameter for parameter in learnt if parameter.ndim >= 2]
-    vectors = [parameter for parameter in learnt if parameter.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+def adamw(
+    parameters: Mapping[str, torch.nn.Parameter],
+    settings: Train,
+    rate_factor: Callable[[str], float] = lambda name: 1.0,
+) -> torch.optim.AdamW:
+    """AdamW over parameters by name; matrices decay, vectors (biases, norms) do not.
+
+    A group's learning rate is its `factor` times that of the schedule, set before each update (`set_rate`).
+    """
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((decay, rate_factor(name)), []).append(parameter)
+    options = [
+        {"params": members, "weight_decay": decay, "factor": factor} for (decay, factor), members in groups.items()
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, fused=True)
+    return torch.optim.AdamW(options, lr=0.0, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let the next update take the schedule's rate, in each group by its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
