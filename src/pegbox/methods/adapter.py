@@ -1,0 +1,267 @@
+"""Bottleneck adapters: small layers that learn, behind frozen ones.
+
+    h -> h + f(h W_down^T + b_down) W_up^T + b_up        W_down: [m, d], W_up: [d, m], m = bottleneck_size
+
+Houlsby et al. 2019 (arXiv 1902.00751) put one behind the last linear layer of each sublayer, attention (that over an
+encoder's states, too) and feed-forward, before the residual sum. The variant `pfeiffer` has those behind the feed-forward
+layers alone, half as many (after Pfeiffer et al. 2020, arXiv 2005.00247, who tap it behind the sum and its norm).
+
+What differs from the paper: W_up and b_up start at zero, so that the model starts exactly as it was, where the paper starts
+near it, with both matrices drawn with a standard deviation of 1e-2 (its code: 1e-3). W_down is drawn as any linear layer,
+which at BERT's width is 0.02. The model's norms stay frozen, where the paper lets them learn. f is what the recipe says; the
+paper leaves it open, its code has gelu.
+
+The layers are found by the names that Transformers gives them. On disk it is a format of our own, for PEFT has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.functional import gelu, relu, silu
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from pegbox.errors import RecipeError
+from pegbox.kernels.linear import FastLinear
+from pegbox.models.heads import loose_weights, new_heads, new_parts, output_layer
+from pegbox.recipe import Adapter
+from pegbox.recipe.values import Count, Frozen, Names
+
+FREEZES = True
+WEIGHTS, CONFIG = "bottleneck_adapter.safetensors", "bottleneck_config.json"
+NON_LINEARITIES: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": relu, "gelu": gelu, "silu": silu}
+# What Transformers calls the last linear layer of a sublayer; those of the first kind stand in a module called attention
+# or attn, those of the second in none.
+LAST = {
+    "attention": {"o_proj", "out_proj", "c_proj", "dense", "out_lin", "o", "Wo", "output"},
+    "feed-forward": {"down_proj", "fc2", "c_proj", "dense_4h_to_h", "output.dense", "lin2", "wo", "Wo", "w2"}
+    | {"fc_out", "ffn_output"},
+}
+SUBLAYERS = {"houlsby": ("attention", "feed-forward"), "pfeiffer": ("feed-forward",)}
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen linear layer with a bottleneck behind it. `x` [..., in] -> [..., d]."""
+
+    def __init__(self, base: nn.Linear | Conv1D, settings: Adapter, generator: torch.Generator) -> None:
+        super().__init__()
+        self.base, self.training = base, base.training
+        self.non_linearity = settings.non_linearity
+        size, width = base.nf if isinstance(base, Conv1D) else base.out_features, settings.bottleneck_size
+        self.down, self.up = _zeros(base, size, width), _zeros(base, width, size)
+        drawn = torch.rand(width, size, generator=generator) * 2 - 1
+        self.down.weight.data.copy_(drawn / math.sqrt(size))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen layer's: T5 looks at its type."""
+        weight: torch.Tensor = self.base.weight
+        return weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The frozen layer's output and what the bottleneck makes of it."""
+        h: torch.Tensor = self.base(x)
+        inner = NON_LINEARITIES[self.non_linearity](self.down(h.to(self.down.weight.dtype)))
+        added: torch.Tensor = self.up(inner)
+        return h + added.to(h.dtype)
+
+
+def _zeros(base: nn.Linear | Conv1D, inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer of zeros where `base` is, by the same kernel, in at least float32: smaller updates would be lost."""
+    dtype = torch.promote_types(base.weight.dtype, torch.float32)
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, device=base.weight.device, dtype=dtype)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    layer.train(base.training)
+    return FastLinear(layer) if isinstance(base, FastLinear) else layer
+
+
+# ---- where -----------------------------------------------------------------------------------------------------------
+
+
+def targets(model: PreTrainedModel, settings: Adapter) -> list[str]:
+    """The names of the layers that get an adapter behind them. Raises RecipeError where one that should be is not found."""
+    linears = _linears(model)
+    wanted = settings.target_modules
+    if wanted is None:
+        return _last_layers(model, linears, SUBLAYERS[settings.variant or "houlsby"])
+    found = [name for name in linears if any(_is_called(name, suffix) for suffix in wanted)]
+    if missed := [suffix for suffix in wanted if not any(_is_called(name, suffix) for name in found)]:
+        raise _not_found(f"no linear layer of the model is called {', '.join(missed)}", linears)
+    return found
+
+
+def _is_called(name: str, suffix: str) -> bool:
+    return name == suffix or name.endswith(f".{suffix}")
+
+
+def _linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
+    """The linear layers by name, without the output layer and those of new heads, which learn anyway."""
+    output, modules = output_layer(model), dict(model.named_modules())
+    apart = [*new_heads(model), *(name for name, module in modules.items() if module is output)]
+    return {
+        name: module
+        for name, module in modules.items()
+        if isinstance(module, nn.Linear | Conv1D) and not any(f"{name}.".startswith(f"{part}.") for part in apart)
+    }
+
+
+def _last_layers(model: PreTrainedModel, linears: Collection[str], wanted: Collection[str]) -> list[str]:
+    """The last linear layers of all sublayers of the kinds `wanted`. Raises RecipeError unless each block has them."""
+    found: list[str] = []
+    for block, module in _blocks(model):
+        kinds = {name: _sublayer(name[len(block) + 1 :]) for name in linears if name.startswith(f"{block}.")}
+        if not kinds:
+            continue
+        # behind one of several experts, or a shared one, an adapter would not see what the sublayer says
+        if any("expert" in name or "moe" in name for name, _ in module.named_modules()):
+            raise _not_found(f"{block} is a mixture of experts, which has no one last layer", linears)
+        if missed := [kind for kind in wanted if kind not in kinds.values()]:
+            raise _not_found(f"no last layer of the {missed[0]} in {block} is known by its name", linears)
+        found += [name for name, kind in kinds.items() if kind in wanted]
+    if not found:
+        raise _not_found("no layer with attention and feed-forward is known by its name", linears)
+    return found
+
+
+def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    """The model's layers in the large, each with its sublayers: what the outermost lists of modules hold."""
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    for name, blocks in lists.items():
+        if not any(name.startswith(f"{other}.") for other in lists):
+            yield from ((f"{name}.{index}", block) for index, block in enumerate(blocks))
+
+
+def _sublayer(name: str) -> str | None:
+    """The kind of sublayer whose last linear layer has this name in its block; none where it is no last one."""
+    path, parts = name.rpartition(".")[0].lower(), name.split(".")
+    if path.startswith("bottleneck"):  # MobileBERT's, on the way into attention
+        return None
+    kind = "attention" if "attn" in path or "attention" in path else "feed-forward"
+    return kind if LAST[kind] & {parts[-1], ".".join(parts[-2:])} else None
+
+
+def _not_found(what: str, linears: Collection[str]) -> RecipeError:
+    candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
+    cure = f"name layers, among {candidates}" if candidates else "it has no linear layer at all: use method: full"
+    return RecipeError(what, where="method.target_modules", cure=cure)
+
+
+# ---- what learns -----------------------------------------------------------------------------------------------------
+
+
+def learning_rate(settings: Adapter) -> float:
+    """As in the command that Houlsby et al. publish for BERT, and in that of Hu et al. 2023 (arXiv 2304.01933) for LLaMA."""
+    return 3e-4
+
+
+def rate_factor(settings: Adapter, name: str) -> float:
+    """All weights learn alike."""
+    return 1.0
+
+
+def prepare(model: PreTrainedModel, settings: Adapter, seed: int) -> None:
+    """Freeze the model, put an adapter behind each target, and let new heads learn. Raises RecipeError."""
+    _insert(model, targets(model, settings), settings, seed)
+
+
+def _insert(model: PreTrainedModel, names: Sequence[str], settings: Adapter, seed: int) -> None:
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    linears = _linears(model)
+    for name in names:
+        model.set_submodule(name, AdaptedLinear(linears[name], settings, generator))
+    for _, part in new_parts(model):
+        part.requires_grad_(True)
+
+
+def merge(model: PreTrainedModel, settings: Adapter | None) -> None:
+    """Raises RecipeError: it cannot be."""
+    what = "an adapter is not linear, so no weight of the model can hold what it does"
+    cure = "load the run with pegbox (`pegbox.load`), or train with method: lora, which can be merged"
+    raise RecipeError(what, where="method", cure=cure)
+
+
+# ---- on disk ---------------------------------------------------------------------------------------------------------
+
+
+class _Config(Frozen):
+    """What `bottleneck_config.json` says; `modules` are the layers with an adapter behind them."""
+
+    kind: Literal["bottleneck_adapter"] = "bottleneck_adapter"
+    format_version: Literal[1] = 1
+    base_model_name_or_path: str
+    variant: Literal["houlsby", "pfeiffer"] | None  # none where the recipe named the layers
+    bottleneck_size: Count
+    non_linearity: Literal["relu", "gelu", "silu"]
+    modules: Names
+
+
+def _learnt(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Everything that was learnt, under its name in the model."""
+    named: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, AdaptedLinear):
+            layers = {"down": module.down, "up": module.up}.items()
+            named |= {
+                f"{name}.{part}.{own}": tensor for part, layer in layers for own, tensor in layer.state_dict().items()
+            }
+    for head, module in new_heads(model).items():
+        named |= {f"{head}.{own}": tensor for own, tensor in module.state_dict().items()}
+    return named | {name: weight.data for name, weight in loose_weights(model).items()}
+
+
+def save(model: PreTrainedModel, settings: Adapter, folder: Path, base: str) -> None:
+    """Write `bottleneck_config.json` and `bottleneck_adapter.safetensors`. `base` names the untouched model."""
+    config = _Config(
+        base_model_name_or_path=base,
+        variant=None if settings.target_modules else settings.variant or "houlsby",
+        bottleneck_size=settings.bottleneck_size,
+        non_linearity=settings.non_linearity,
+        modules=tuple(name for name, module in model.named_modules() if isinstance(module, AdaptedLinear)),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    # copies: what is tied within a head stands there under both names, and no two may share memory
+    tensors = {
+        name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in _learnt(model).items()
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def restore(model: PreTrainedModel, settings: Adapter | None, folder: Path) -> None:
+    """Put a saved adapter into a base model. The folder says what it is; `settings` are not needed.
+
+    Raises RecipeError unless every tensor on disk has its place in the model, and every place its tensor.
+    """
+    told, saved = _read(folder)
+    linears, names = _linears(model), list(told.modules)
+    if odd := [name for name in names if name not in linears or names.count(name) > 1]:
+        raise RecipeError(f"the model has no linear layer {', '.join(odd[:3])} to put it behind", where=str(folder))
+    _insert(model, names, Adapter(bottleneck_size=told.bottleneck_size, non_linearity=told.non_linearity), seed=0)
+    places = _learnt(model)
+    shapes, wanted = ({name: tensor.shape for name, tensor in found.items()} for found in (saved, places))
+    if shapes != wanted:
+        odd = sorted({name for name, _ in shapes.items() ^ wanted.items()})
+        raise RecipeError(f"the adapter does not fit the model: {', '.join(odd[:3])}", where=str(folder))
+    for name, place in places.items():
+        place.copy_(saved[name])
+
+
+def _read(folder: Path) -> tuple[_Config, dict[str, torch.Tensor]]:
+    try:
+        return _Config.model_validate_json((folder / CONFIG).read_bytes()), load_file(folder / WEIGHTS)
+    except ValidationError as error:
+        odd = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()[:3])
+        raise RecipeError(f"the adapter's config cannot be followed: {odd}", where=str(folder / CONFIG)) from None
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"the adapter cannot be read: {error}", where=str(folder)) from None
