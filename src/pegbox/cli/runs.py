@@ -101,6 +101,36 @@ def verify(
         raise ChangedError("the run is not what was measured", where=str(run), cure="see the checks that failed")
 
 
+@command(
+    "pegbox export runs/first --format merged --out exported",
+    "pegbox export runs/first --format gguf,gguf-q8_0 --out exported",
+    "pegbox export runs/first --format adapter,merged-bf16,onnx --out exported --rows 100",
+)
+def export(
+    run: RunDir,
+    out: Annotated[Path, typer.Option(help="a folder; each format gets a new one inside it")],
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="one or several: adapter, merged, merged-bf16, merged-f16, gguf, gguf-q8_0, gguf-q4_0, onnx",
+        ),
+    ] = "merged",
+    rows: Annotated[int, typer.Option(min=1, help="test rows that the export is asked")] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Write the model for other programs, and check that it is the one that was measured.
+
+    Each export is loaded in a fresh process and asked test rows; one that says something else is not kept.
+    """
+    from pegbox.cli import screen
+    from pegbox.finished.exporting import export as run_export
+    from pegbox.finished.run import Run
+
+    found = run_export(Run(run), [name.strip() for name in formats.split(",")], out, rows=rows)
+    say(found) if as_json else screen.exported(found)
+
+
 @command("pegbox runs", "pegbox runs experiments --json")
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where runs lie, at any depth")] = Path("runs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -164,6 +165,24 @@ def verified(found: Mapping[str, Any]) -> None:
         console.print(f"{words[check['ok']]} {check['check']}: {escape(check['message'])}")
         if check["ok"] is not True and check["cure"]:
             console.print(f"       cure: {escape(check['cure'])}")
+
+
+def exported(found: Mapping[str, Any]) -> None:
+    """A line an export: where it is, how far it is from the model that was measured, what rounding its numbers costs."""
+    console = Console(soft_wrap=True)
+    for name, told in found["formats"].items():
+        checked, score = told["checked"], told.get("score")
+        answers = f"; {checked['answers_that_differ']} of {checked['answers']} answers differ" * bool(
+            checked["answers"]
+        )
+        console.print(f"{escape(str(Path(found['out']) / name))}: {told['bytes'] / 1e6:,.1f} MB", style="bold")
+        console.print(
+            f"  {checked['rows']} test rows: largest difference of a logit {checked['largest_difference']:.2g}"
+            f" (of {checked['largest_logit']:.3g}), mean KL {checked['mean_kl']:.2g}{answers}"
+        )
+        if score is not None:
+            console.print(f"  {score['metric']} on {score['rows']} test rows: {_interval(score['exported'])},", end=" ")
+            console.print(f"a loss of {_interval(score['loss'])} against {_interval(score['tuned'])}")
 
 
 def demo(run: Run, commands: Sequence[Asked]) -> None:

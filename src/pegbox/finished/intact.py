@@ -17,8 +17,8 @@ from pegbox.data.formats import to_record
 from pegbox.data.records import Record, Row
 from pegbox.data.sources import read
 from pegbox.errors import PegboxError, RecipeError
+from pegbox.finished.continuing import resolve
 from pegbox.finished.run import Run
-from pegbox.models.sources import resolve
 from pegbox.runs import checkpoint
 from pegbox.runs.folder import RunFolder
 

@@ -18,7 +18,6 @@ from pegbox.errors import DataError, RecipeError
 from pegbox.methods import METHODS
 from pegbox.models import load as models
 from pegbox.models.generation import Kept, stream
-from pegbox.models.sources import resolve
 from pegbox.progress import bar
 from pegbox.recipe import Recipe
 from pegbox.recipe import load as load_recipe
@@ -60,8 +59,10 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """The task with the tokenizer and the label names that were trained."""
-        self.refuse_unfinished()
-        renderer = Renderer(models.load_tokenizer(self.folder.model), self.receipt["model"]["stop_ids"])
+        tokens = self.recipe.model.add_tokens
+        is_saved = self.folder.model.is_dir()
+        tokenizer = models.load_tokenizer(*((self.folder.model,) if is_saved else (self.base_folder, tokens)))
+        renderer = Renderer(tokenizer, self.receipt["model"]["stop_ids"])
         task = TASKS[self.recipe.task.kind](renderer, self.recipe, frozenset(self.receipt["model"]["heads"]))
         task.restore(self.receipt["task"])
         return task
@@ -69,6 +70,8 @@ class Run:
     @cached_property
     def base_folder(self) -> Path:
         """Where the untouched model lies. Raises RecipeError where it is no longer the one that was trained."""
+        from pegbox.finished.continuing import resolve  # it looks into runs in its turn
+
         folder = resolve(self.recipe.model.name).path
         known = self.receipt["model"]["files"]
         if changed := [name for name, digest in hashes(folder) if known.get(name, digest) != digest]:
@@ -76,8 +79,11 @@ class Run:
             raise RecipeError(f"the base model has changed since: {', '.join(changed)}", where=str(folder), cure=cure)
         return folder
 
-    def load_base(self, head: str | None = None) -> PreTrainedModel:
-        """The untouched model, fresh from where it came, with the task's head or another."""
+    def load_base(self, head: str | None = None, *, apart: bool = False) -> PreTrainedModel:
+        """The untouched model, fresh from where it came, with the task's head or another.
+
+        `apart`: the rows of new tokens are held as they are where the model's own weights are frozen.
+        """
         return models.load_model(
             self.base_folder,
             head or self.task.head,
@@ -85,13 +91,22 @@ class Run:
             problem_type=self.task.problem_type,
             seed=self.recipe.seed,
             device=runtime.find_device(),
+            quantization=self.recipe.model.quantization,
+            add_tokens=self.recipe.model.add_tokens,
+            apart=apart,
         )
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The tuned model as it was saved, in eval mode."""
-        model = self.load_base()
-        METHODS[self.recipe.method.kind].restore(model, self.recipe.method, self.folder.model)
+        return self.load_tuned()
+
+    def load_tuned(self) -> PreTrainedModel:
+        """The tuned model, fresh from its folder."""
+        self.refuse_unfinished()
+        method = METHODS[self.recipe.method.kind]
+        model = self.load_base(apart=method.FREEZES)
+        method.restore(model, self.recipe.method, self.folder.model)
         return model
 
     @cached_property
@@ -180,6 +195,12 @@ class Run:
                 if piece := self.task.said(ids, whole=token is None)[told:]:
                     told += len(piece)
                     yield piece
+
+    def export(self, out: str | Path, formats: Sequence[str] = ("merged",)) -> dict[str, Any]:
+        """Write the model into `out/FORMAT` for each format, each verified (see `finished.exporting`)."""
+        from pegbox.finished.exporting import export  # it asks runs in its turn
+
+        return export(self, formats, Path(out))
 
     def prompt(self, asked: Asked) -> list[int]:
         """The ids that a prompt or messages become, by the rule for rows: behind the recipe's instruction.

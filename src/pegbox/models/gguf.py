@@ -18,7 +18,7 @@ reader of GGUF gives the same weights (tested) but GPT-2's pre-tokenizer to ever
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ KNOWN_KEYS = {
     "rope.freq_base",
     "vocab_size",
 }
-LAYER_TENSORS = {
+LAYER_TENSORS: Mapping[str, str] = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -109,9 +109,7 @@ def require_package(where: str) -> None:
     try:
         import gguf  # noqa: F401
     except ModuleNotFoundError as error:
-        raise RecipeError(
-            "reading GGUF needs the package gguf", where=where, cure="pip install 'pegbox[gguf]'"
-        ) from error
+        raise RecipeError("GGUF needs the package gguf", where=where, cure="pip install 'pegbox[gguf]'") from error
 
 
 def _open(path: Path) -> tuple[GGUFReader, dict[str, Any]]:
@@ -162,7 +160,7 @@ def _weights(reader: GGUFReader, config: Mapping[str, Any]) -> dict[str, NDArray
     """Every tensor under its hub name, float32, query and key rows in Transformers' order."""
     from gguf.quants import dequantize
 
-    names = _names(config)
+    names = tensor_names(config["num_hidden_layers"], tied=config["tie_word_embeddings"])
     found = {tensor.name: tensor for tensor in reader.tensors}
     if found.keys() != names.keys():
         wrong = ", ".join(sorted(found.keys() ^ names.keys())[:4])
@@ -185,23 +183,36 @@ def _weights(reader: GGUFReader, config: Mapping[str, Any]) -> dict[str, NDArray
     return weights
 
 
-def _names(config: Mapping[str, Any]) -> dict[str, str]:
-    """GGUF's name of each tensor -> the hub's."""
+def tensor_names(
+    layers: int, *, tied: bool, layer_tensors: Mapping[str, str] = LAYER_TENSORS, biases: Sequence[str] = ()
+) -> dict[str, str]:
+    """GGUF's name of each tensor -> the hub's. `biases`: the tensors of a layer that have one besides their weight."""
     names = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
-    if not config["tie_word_embeddings"]:
+    if not tied:
         names["output.weight"] = "lm_head.weight"
-    for layer in range(config["num_hidden_layers"]):
-        for theirs, ours in LAYER_TENSORS.items():
-            names[f"blk.{layer}.{theirs}.weight"] = f"model.layers.{layer}.{ours}.weight"
+    for layer in range(layers):
+        for theirs, ours in layer_tensors.items():
+            for part in ("weight", "bias") if theirs in biases else ("weight",):
+                names[f"blk.{layer}.{theirs}.{part}"] = f"model.layers.{layer}.{ours}.{part}"
     return names
+
+
+def permute(weight: NDArray[np.float32], heads: int, head_dim: int) -> NDArray[np.float32]:
+    """`weight` [heads * head_dim, hidden]: rows of each head from two halves to interleaved pairs."""
+    return _reordered(weight, (heads, 2, head_dim // 2))
 
 
 def _unpermute(weight: NDArray[np.float32], heads: int, head_dim: int) -> NDArray[np.float32]:
     """`weight` [heads * head_dim, hidden]: rows of each head from interleaved pairs to two halves."""
-    if weight.ndim != 2 or len(weight) != heads * head_dim:
-        raise NotConvertible(f"has a query or key matrix of shape {weight.shape} for {heads} heads of {head_dim}")
-    pairs = weight.reshape(heads, head_dim // 2, 2, -1)
-    return pairs.swapaxes(1, 2).reshape(weight.shape)
+    return _reordered(weight, (heads, head_dim // 2, 2))
+
+
+def _reordered(weight: NDArray[np.float32], order: tuple[int, int, int]) -> NDArray[np.float32]:
+    """The rows of each head as a table of the last two numbers of `order`, read column by column."""
+    if weight.ndim != 2 or len(weight) != np.prod(order):
+        heads, *table = order
+        raise NotConvertible(f"has a query or key matrix of shape {weight.shape} for {heads} heads of {np.prod(table)}")
+    return weight.reshape(*order, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
 def _generation_config(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.pre_tokenizers import PreTokenizer
 
-CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # GGUF's kinds of token that are not plain vocabulary
+# GGUF's kinds of token: a piece of text, the unknown, never text, whole wherever it stands, filler, a byte of a character
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 
 class NotConvertible(ValueError):
-    """Something in a GGUF file that this converter does not know, as the end of the sentence "the file ..."."""
+    """What cannot be carried over from GGUF or into it, as the end of a sentence: "the file ...", "the model ..."."""
 
 
 @dataclass(frozen=True)

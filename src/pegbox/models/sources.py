@@ -1,6 +1,7 @@
 """A model's name -> a local folder in the hub's layout, and a word on where it came from.
 
-In this order: a folder, of a model or of a run that trained one whole; a .gguf file (converted once); the hub's cache;
+In this order: a folder, of a model or of a run that saved one whole (what saved an update of one:
+`finished.continuing`); a .gguf file (converted once); the hub's cache;
 the hub; a package that carries the model (packages.py). A name is looked up, never joined into a path: it is a path that
 exists, a name of the hub's form, or refused. Only safetensors are accepted as weights.
 """
@@ -75,7 +76,7 @@ def run_of(folder: Path) -> Path | None:
 
 
 def _refuse_unusable(name: str, run: Path) -> None:
-    """Raise RecipeError for a run that is not yet trained, and for one whose model is an adapter: that is no model."""
+    """Raise RecipeError for a run that is not yet trained."""
     try:
         trained = "model_files" in json.loads((run / RECEIPT).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -83,9 +84,6 @@ def _refuse_unusable(name: str, run: Path) -> None:
     if not trained:
         cure = f"finish it with `pegbox train --resume {run}`"
         raise RecipeError(f"the run {name} has no model yet", where="model", cure=cure)
-    if (run / "model" / ADAPTER).is_file():
-        what = f"the run {name} trained an adapter, not a whole model; without its base it is none"
-        raise RecipeError(what, where="model", cure="train that run again with `method: full`, and go on from it")
 
 
 def _check_name(name: str) -> None:

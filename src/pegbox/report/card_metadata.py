@@ -18,7 +18,7 @@ import yaml
 
 from pegbox.data.fingerprint import belongs
 from pegbox.evaluation.verdict import TUNED
-from pegbox.recipe import Lora, Recipe
+from pegbox.recipe import Recipe
 from pegbox.recipe.sources import Source
 from pegbox.report import wording
 from pegbox.tasks import TASKS
@@ -60,12 +60,15 @@ _Dumper.add_representer(str, _text)
 
 def metadata_block(name: str, recipe: Recipe, evaluation: Mapping[str, Any], receipt: Mapping[str, Any]) -> str:
     """The block between its two lines of dashes; `name` is the model's. Everything stands in the receipt."""
-    adapter = isinstance(recipe.method, Lora)
-    base = {"base_model": receipt["model"]["name"], "base_model_relation": "adapter" if adapter else "finetune"}
+    saved_as = recipe.method.saved_as
+    base = {
+        "base_model": receipt["model"]["name"],
+        "base_model_relation": "finetune" if saved_as == "model" else "adapter",
+    }
     values = {
         **_licence(receipt["model"].get("licence")),
         **(base if is_on_hub(receipt) else {}),
-        "library_name": "peft" if adapter else "transformers",
+        "library_name": {"model": "transformers", "peft": "peft", "pegbox": "pegbox"}[saved_as],
         "pipeline_tag": _pipeline_tag(recipe),
         "tags": ["pegbox", recipe.task.kind, recipe.method.kind],
         **_model_index(name, recipe, evaluation, receipt),

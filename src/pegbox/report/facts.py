@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pegbox.recipe import Lora, Recipe
+from pegbox.recipe import Adapter, Freeze, Lora, Peft, Recipe
 from pegbox.report import loss_words, wording
 
 NAMED = 8  # rows of a finding that are named
@@ -19,11 +19,25 @@ def about(receipt: Mapping[str, Any], recipe: Recipe) -> str:
 
 def method(recipe: Recipe) -> str:
     """The method with what matters most about it."""
-    chosen = recipe.method
-    if not isinstance(chosen, Lora):
-        return "full fine-tuning"
-    kind = "rsLoRA" if chosen.use_rslora else "LoRA"
-    return f"{kind}, r {chosen.r}, lora_alpha {2.0 * chosen.r if chosen.lora_alpha is None else chosen.lora_alpha:g}"
+    match recipe.method:
+        case Lora() as lora:
+            return _lora(lora)
+        case Freeze() as freeze:
+            learnt = [f"the top {freeze.top_layers} layers"] * bool(freeze.top_layers) + list(freeze.parts)
+            return f"partial fine-tuning: {', '.join(learnt) or 'the head alone'}"
+        case Adapter() as adapter:
+            return f"bottleneck adapters ({adapter.variant or 'houlsby'}), size {adapter.bottleneck_size}"
+        case Peft() as peft:
+            return f"{peft.peft_type.upper()} by PEFT"
+        case _:
+            return "full fine-tuning"
+
+
+def _lora(chosen: Lora) -> str:
+    kind = f"{'rs' * chosen.use_rslora}{'DoRA' if chosen.use_dora else 'LoRA'}"
+    start = "" if chosen.init_lora_weights is True else f", started by {chosen.init_lora_weights}"
+    alpha = 2.0 * chosen.r if chosen.lora_alpha is None else chosen.lora_alpha
+    return f"{kind}, r {chosen.r}, lora_alpha {alpha:g}{start}"
 
 
 def training(log: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pegbox.recipe import Lora, Recipe
+from pegbox.recipe import Recipe
 from pegbox.report import breakdown, facts, groups, loss_words, pictures, results, rows, shape, usage, wording
 from pegbox.report.answers import Reader
 from pegbox.report.kinds import KINDS
@@ -63,7 +63,7 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
         commands=usage.COMMANDS,
         with_pegbox=usage.with_pegbox(recipe, receipt),
         without_pegbox=usage.without_pegbox(recipe, receipt),
-        libraries="Transformers and PEFT" if isinstance(recipe.method, Lora) else "Transformers",
+        libraries=usage.libraries(recipe),
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pegbox.recipe import Lora, Recipe
+from pegbox.recipe import Recipe
 from pegbox.report import usage_code
 
 ASKED = "..."  # what a reader puts their own text for
@@ -51,13 +51,20 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def libraries(recipe: Recipe) -> str:
+    """What loads the saved model without pegbox; empty where nothing does."""
+    return {"model": "Transformers", "peft": "Transformers and PEFT", "pegbox": ""}[recipe.method.saved_as]
+
+
 def without_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
-    """Python for Transformers (and PEFT where only an adapter was trained)."""
+    """Python for the libraries that load the model without pegbox; a comment where none does."""
+    if not libraries(recipe):
+        return "# no other library reads this adapter: its format is pegbox's own"
     return WITHOUT[recipe.task.kind](recipe, receipt)
 
 
 def _is_adapter(recipe: Recipe) -> bool:
-    return isinstance(recipe.method, Lora)
+    return recipe.method.saved_as == "peft"
 
 
 def _whole_text(recipe: Recipe, receipt: Mapping[str, Any]) -> str:

@@ -1,0 +1,258 @@
+"""`pegbox export`: a run's model in the form that other programs read, and proof that it is the model that was measured.
+
+Each export is written beside its place, loaded in a fresh process by the library that will load it, and asked test rows: its
+logits and greedy answers are held against those of the model as pegbox evaluated it. Only one that passes is moved to its
+place. Where numbers were rounded on the way, all test rows are answered once more, and what that costs is reported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pegbox.data.records import Example, Record, Row
+from pegbox.errors import ChangedError, RecipeError
+from pegbox.evaluation.score import score
+from pegbox.export import compare, gguf, onnx, reload
+from pegbox.export.probe import PLACES, Asked, Job, Said
+from pegbox.export.reload import served
+from pegbox.finished import whole
+from pegbox.finished.intact import Subject
+from pegbox.finished.run import Run
+from pegbox.kernels import linear
+from pegbox.models.generation import CLOSE, Answer, generate
+from pegbox.progress import bar, step
+from pegbox.runs import checkpoint
+from pegbox.tasks import Task
+from pegbox.tasks.language import LanguageTask
+
+REPORT = "export.json"
+ROWS = 16  # test rows that are asked
+EXPORTED = "exported"
+OVER_TOKENS = ("token_classification", "masked_lm")  # heads whose outputs are of each token
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of export. `write` fills a new folder from a run and gives what is loaded of it; `way`: see `export.reload`.
+
+    `mean_kl`: how far its outputs may be (nats; None: nothing is promised); `exact`: no number was rounded.
+    """
+
+    write: Callable[[Run, Path], Path]
+    way: Callable[[Run], str]
+    mean_kl: float | None
+    exact: bool = False
+
+
+def _adapter(run: Run, out: Path) -> Path:
+    if (run.folder.model / "config.json").is_file():
+        raise RecipeError("the run trained a whole model, and no adapter", where="--format", cure="export it as merged")
+    shutil.copytree(run.folder.model, out, dirs_exist_ok=True)
+    return out
+
+
+def _merged(dtype: torch.dtype) -> Callable[[Run, Path], Path]:
+    def write(run: Run, out: Path) -> Path:
+        renderer = run.task.renderer
+        whole.save(whole.merged(run), renderer.tokenizer, sorted(renderer.stop_ids), out, dtype=dtype)
+        return out
+
+    return write
+
+
+def _gguf(kind: str) -> Callable[[Run, Path], Path]:
+    def write(run: Run, out: Path) -> Path:
+        if not isinstance(run.task, LanguageTask):
+            raise RecipeError(f"a model of task '{run.task.kind}' writes no text", where="--format", cure="export onnx")
+        with tempfile.TemporaryDirectory(dir=out.parent) as work:
+            _merged(torch.float32)(run, Path(work))
+            file = out / f"{run.path.absolute().name}-{kind}.gguf"
+            gguf.write(Path(work), file, kind)
+        return file
+
+    return write
+
+
+def _onnx(run: Run, out: Path) -> Path:
+    with tempfile.TemporaryDirectory(dir=out.parent) as work:
+        _merged(torch.float32)(run, Path(work))
+        onnx.write(Path(work), out)
+    return out
+
+
+def _way_of_adapter(run: Run) -> str:
+    return "peft" if (run.folder.model / "adapter_config.json").is_file() else "own"
+
+
+FORMATS: Mapping[str, Format] = {
+    "adapter": Format(_adapter, _way_of_adapter, 1e-6, exact=True),
+    "merged": Format(_merged(torch.float32), lambda run: "whole", 1e-6, exact=True),
+    "merged-bf16": Format(_merged(torch.bfloat16), lambda run: "whole", 1e-3),
+    "merged-f16": Format(_merged(torch.float16), lambda run: "whole", 1e-3),
+    "gguf": Format(_gguf("f16"), lambda run: "gguf", 1e-3),
+    "gguf-q8_0": Format(_gguf("q8_0"), lambda run: "gguf", 5e-2),
+    "gguf-q4_0": Format(_gguf("q4_0"), lambda run: "gguf", None),
+    "onnx": Format(_onnx, lambda run: "onnx", 1e-6, exact=True),
+}
+
+
+def export(run: Run, formats: Sequence[str], out: Path, *, rows: int = ROWS) -> dict[str, Any]:
+    """Write a run's model into `out/FORMAT` for each format, verified; returns what `out/export.json` holds of them.
+
+    `rows`: how many test rows, evenly spaced, are asked. Raises RecipeError where a format does not exist, cannot hold the
+    model, or has its place taken; ChangedError where an export is not the model that was measured: it is not kept.
+    """
+    run.refuse_unfinished()
+    _refuse(formats, out)
+    lines = list(run.folder.read_lines("predictions.jsonl"))
+    count = min(rows, len(lines))
+    chosen = [lines[index * len(lines) // count] for index in range(count)]
+    records = _records(run, lines)
+    by_id = dict(zip([line["id"] for line in lines], records or [], strict=False))
+    with step("the measured model asked"):
+        measured = _Measured.of(run, chosen, [by_id.get(line["id"]) or _typed(run, line) for line in chosen])
+    out.mkdir(parents=True, exist_ok=True)
+    report = out / REPORT
+    known: dict[str, Any] = json.loads(report.read_text("utf-8"))["formats"] if report.is_file() else {}
+    found = {}
+    for name in formats:
+        found[name] = _one(run, name, out, measured, records)
+        told = {"run": str(run.path.absolute()), "formats": known | found}
+        report.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return {"run": str(run.path), "out": str(out), "formats": found}
+
+
+def _records(run: Run, lines: Sequence[Mapping[str, Any]]) -> list[Record] | None:
+    """The test rows of the predictions; None where their files are not there as they were."""
+    known = Subject(run.folder, run.receipt, 0).records or {}
+    return [known[line["id"]] for line in lines] if all(line["id"] in known for line in lines) else None
+
+
+def _typed(run: Run, line: Mapping[str, Any]) -> Record:
+    """The row again as far as its prediction shows it: enough to ask both models the same."""
+    task = run.task
+    roles = task.typed(line["input"])
+    if isinstance(task, LanguageTask) and not task.state().get("plain"):
+        roles = {"prompt": line["input"], "completion": line["reference"]}
+    return run.task_record(Row(line["id"], {run.recipe.data.column(role): value for role, value in roles.items()}))
+
+
+def _refuse(formats: Sequence[str], out: Path) -> None:
+    if odd := [name for name in formats if name not in FORMATS]:
+        raise RecipeError(f"no such format: {', '.join(odd)}", where="--format", cure=f"choose of {', '.join(FORMATS)}")
+    if taken := [name for name in formats if (out / name).exists()]:
+        raise RecipeError(f"{out / taken[0]} exists already", where="--out", cure="give a new folder with --out")
+    if out.exists() and not out.is_dir():
+        raise RecipeError("is a file", where=str(out), cure="give a folder with --out")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the model that was measured says to some test rows. `close[i]`: rounding may turn its answer to row i."""
+
+    asked: Sequence[Asked]
+    texts: Sequence[str]
+    said: Said
+    close: Sequence[bool]
+
+    @classmethod
+    def of(cls, run: Run, lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> _Measured:
+        """Ask it; `lines` are those of the run's predictions, `records` the same rows. The model is let go of after."""
+        model = run.load_tuned()
+        examples = [run.task.encode(record) for record in records]
+        asked = [_asked(example, run.task) for example in examples]
+        texts, renderer = [str(line["input"]) for line in lines], run.task.renderer
+        answers: list[Answer] = []
+        if isinstance(run.task, LanguageTask):
+            prompts, tokens = [row.prompt for row in asked], run.recipe.evaluate.max_new_tokens or 1
+            answers = generate(model, prompts, stop_ids=renderer.stop_ids, max_new_tokens=tokens)
+        serving = served(renderer.tokenizer, sorted(renderer.stop_ids) if answers else [], texts)
+        logits = [reload.logits(model, row) for row in asked]
+        said = Said(logits, [answer.input_ids for answer in answers], serving)
+        return cls(asked, texts, said, [answer.margin < CLOSE for answer in answers])
+
+
+def _asked(example: Example, task: Task) -> Asked:
+    """A row as it is asked: an answer is asked for behind what stands before the first token that is learnt."""
+    ids, types = example.input_ids, example.token_type_ids
+    if isinstance(task, LanguageTask):
+        learnt = [place for place, weight in enumerate(example.loss_weights) if weight > 0 and place]
+        first = learnt[0] if learnt[0] > 1 else max(1, len(ids) // 2)  # where all is learnt: the first half
+        return Asked(ids, types, [place - 1 for place in learnt[:PLACES]], ids[:first])
+    return Asked(ids, types, range(min(len(ids), PLACES)) if task.head in OVER_TOKENS else ())
+
+
+def _one(run: Run, name: str, out: Path, measured: _Measured, records: Sequence[Record] | None) -> dict[str, Any]:
+    """Write one format beside its place, check it, and move it there."""
+    form = FORMATS[name]
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as work:
+        draft = Path(work) / name
+        draft.mkdir()
+        with step(f"{name} written"):
+            loaded = form.write(run, draft)
+        job = Job(
+            way=form.way(run),
+            export=str(loaded),
+            base=str(run.base_folder),
+            head=run.task.head,
+            labels=run.task.labels,
+            rows=measured.asked,
+            texts=measured.texts,
+            max_new_tokens=(run.recipe.evaluate.max_new_tokens or 0) if measured.said.answers else 0,
+            stop_ids=sorted(run.task.renderer.stop_ids),
+        )
+        with step(f"{name} loaded in a fresh process, and asked"):
+            found = compare.difference(measured.said, _ask(job, Path(work)), measured.close)
+        if fault := compare.fault(found, form.mean_kl, exact=form.exact):
+            cure = "this is a fault of pegbox or of the library that loads it: please report it; nothing was kept"
+            raise ChangedError(f"the export is not the model that was measured: {fault}", where=name, cure=cure)
+        told = {"files": dict(checkpoint.hashes(draft)), "bytes": sum(file.stat().st_size for file in draft.iterdir())}
+        told |= {"exact": form.exact, "checked": {"rows": len(measured.asked), **found.to_json()}}
+        if not form.exact and records is not None:
+            with step(f"{name} scored on the test rows"):
+                told["score"] = _scored(run, job, records)
+        draft.rename(out / name)
+    return told
+
+
+def _ask(job: Job, work: Path) -> Said:
+    """What an export says in a process of its own, which has nothing of this one but the job's file."""
+    job.write(work)
+    command = [sys.executable, "-m", "pegbox.export.reload", str(work)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ChangedError(f"the export cannot be loaded: {last}", where=job.export, cure="please report it")
+    return Said.read(work)
+
+
+def _scored(run: Run, job: Job, records: Sequence[Record]) -> dict[str, Any]:
+    """The export's score on the test rows beside the tuned model's; `loss`: how much less it is, with its interval."""
+    tokens, primary = run.recipe.evaluate.max_new_tokens or 1, run.recipe.evaluate.primary
+    assert primary is not None
+    model = reload.load(job)
+    linear.install(model)
+    with bar("export", len(records)) as shown:
+        given = run.task.predict(model, records, max_new_tokens=tokens, advance=shown.advance)
+    lines = [
+        {**line, "answers": {"tuned": line["answers"]["tuned"], EXPORTED: answer}, "probabilities": {}}
+        for line, answer in zip(run.folder.read_lines("predictions.jsonl"), given.answers, strict=True)
+    ]
+    for line, kept, sure in zip(lines, run.folder.read_lines("predictions.jsonl"), given.probabilities, strict=False):
+        line["probabilities"] = {"tuned": kept["probabilities"]["tuned"], EXPORTED: sure}
+    found = score(run.task.kind, lines, primary=primary, metrics=(primary,), seed=run.recipe.seed)
+    loss = {key: found["comparison"][key] for key in ("difference", "low", "high")}
+    return {"metric": found["primary"], "rows": len(lines), "loss": loss} | {
+        name: found["systems"][name][found["primary"]] for name in ("tuned", EXPORTED)
+    }
