@@ -17,7 +17,7 @@ from pegbox.errors import RecipeError
 from pegbox.kernels.linear import FastLinear
 from pegbox.methods import lora_files
 from pegbox.methods.lora_layers import DoraLinear, LoraLinear
-from pegbox.models import new_tokens
+from pegbox.models import new_tokens, quantization
 from pegbox.models.heads import new_heads, new_parts, output_layer
 from pegbox.recipe import Lora
 
@@ -100,6 +100,7 @@ def merge(model: PreTrainedModel, settings: Lora | None) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):
             model.set_submodule(name, _plain(module))
+    quantization.expand(model)
     new_tokens.join(model)
 
 

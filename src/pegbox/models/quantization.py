@@ -10,7 +10,7 @@ would depend on the rows that it is computed with, and, as bitsandbytes leaves b
 would be trained as another than it is used. Here it is `y = x D(q)^T + b` with the dequantized weight `D(q)`, always.
 
 Quantized are the linear layers of the base model. Its embeddings, norms and output layer stay as they are; so do new
-heads, which learn. What learns beside a quantized layer is the business of `methods`.
+heads, which learn, and experts that a model keeps in one tensor.
 """
 
 from __future__ import annotations
@@ -51,6 +51,18 @@ def dequantized(module: nn.Module) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     return dequantize_4bit(weight.data, weight.quant_state).float()
+
+
+@torch.no_grad()
+def expand(model: PreTrainedModel) -> None:
+    """Put a plain layer of the dequantized weight in the place of each quantized one, and forget that any was."""
+    quantized = [(name, module) for name, module in model.named_modules() if is_quantized(module)]
+    for name, module in quantized:
+        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+        plain.weight, plain.bias = nn.Parameter(dequantized(module), requires_grad=False), module.bias
+        model.set_submodule(name, plain.train(module.training))
+    if quantized:
+        model.hf_quantizer.remove_quantization_config(model)  # type: ignore[operator, union-attr]
 
 
 def count(parameter: nn.Parameter) -> int:
