@@ -304,7 +304,7 @@ def test_a_layer_that_is_not_found_is_an_error_that_lists_the_candidates(kind: s
         adapter.prepare(model, Adapter(variant=variant), seed=0)
     last = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     assert refusal.value.where == "method.target_modules"
-    assert refusal.value.cure == f"name layers, among {', '.join(sorted(last - {'lm_head'}))}"
+    assert refusal.value.cure == f"choose among {', '.join(sorted(last - {'lm_head'}))}"
 
 
 def test_feed_forward_layers_are_found_where_there_is_no_attention() -> None:

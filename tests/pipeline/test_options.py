@@ -115,3 +115,54 @@ def test_the_options_of_lora(home: Path) -> None:
         for method in ({}, {"lora_alpha": 4.0}, {"use_rslora": True})
     ]
     assert scalings == [2.0, 1.0, 4.0]
+
+
+def test_the_options_of_lora_that_change_how_it_learns(home: Path, tmp_path: Path) -> None:
+    def files(name: str, **method: Any) -> Any:
+        recipe = chat_recipe(home / "model", home / "rows.jsonl", method={"kind": "lora", "r": 4, **method})
+        recipe |= {"train": {"max_steps": 3, "batch_size": 8, "learning_rate": 1e-2}}
+        recipe |= {"evaluate": {"max_new_tokens": 2, "few_shot": 0, "max_rows": 4}}
+        return pegbox.train(recipe, run_dir=tmp_path / name).receipt["model_files"]["adapter_model.safetensors"]
+
+    plain = files("plain")
+    for name, value in {"use_dora": True, "init_lora_weights": "gaussian", "loraplus_lr_ratio": 8.0}.items():
+        assert files(name, **{name: value}) != plain, name
+    assert files("pissa", init_lora_weights="pissa") != files("rounds", init_lora_weights="pissa_niter_1") != plain
+    assert files("dropout", lora_dropout=0.5) != plain
+
+
+def test_the_options_of_freeze_and_adapter_and_peft(home: Path) -> None:
+    def learnt(**method: Any) -> int:
+        return ready(home, method=method).plan.trainable_parameters
+
+    one, two = (learnt(kind="freeze", top_layers=count) for count in (1, 2))
+    assert two == 2 * one > 0 < learnt(kind="freeze", parts=["norms"]) < learnt(kind="freeze", parts=["embeddings"])
+    houlsby = learnt(kind="adapter", bottleneck_size=4)
+    assert houlsby == 2 * learnt(kind="adapter", bottleneck_size=4, variant="pfeiffer")
+    assert houlsby < learnt(kind="adapter", bottleneck_size=8)
+    assert 2 * learnt(kind="adapter", bottleneck_size=4, target_modules=["o_proj"]) == houlsby
+    made = ready(home, method={"kind": "adapter", "non_linearity": "gelu"}).model.model.layers[0].mlp.down_proj
+    assert made.non_linearity == "gelu"
+    assert learnt(kind="peft", peft_type="LOHA", r=4) == 2 * learnt(kind="peft", peft_type="LOHA", r=2)
+
+
+def test_the_options_of_the_model(home: Path, tmp_path: Path) -> None:
+    def plan(**model: Any) -> Any:
+        recipe = chat_recipe(home / "model", home / "rows.jsonl")
+        return pipeline.get_ready(
+            pegbox.Recipe.model_validate({**recipe, "model": {"name": str(home / "model"), **model}})
+        ).plan
+
+    plain, nf4, int8, grown = (
+        plan(),
+        plan(quantization="nf4"),
+        plan(quantization="int8"),
+        plan(add_tokens=["<a>", "<b>"]),
+    )
+    assert nf4.parameters == int8.parameters == plain.parameters, "numbers, however they are held"
+    assert grown.trainable_parameters == plain.trainable_parameters + 2 * 32
+    recipe = chat_recipe(home / "model", home / "rows.jsonl", train={"max_steps": 2, "batch_size": 8})
+    recipe |= {"model": {"name": str(home / "model"), "quantization": "nf4"}}
+    run = pegbox.train(recipe, run_dir=tmp_path / "run")
+    layer = run.load_base().model.layers[0].mlp.up_proj
+    assert layer.weight.dtype.itemsize == 1 and run.load_tuned().model.layers[0].mlp.up_proj.quantized is not None

@@ -129,7 +129,7 @@ def family_of(told: Mapping[str, Any]) -> Family:
     if family is None:
         raise NotConvertible(f"is of the architecture {told.get('model_type')!r}")
     known = CARRIED | PASSED_OVER | family.settings
-    odd = [f"{key}: {value}" for key, value in sorted(told.items()) if value and key not in known]
+    odd = [f"{key}: {str(value)[:60]}" for key, value in sorted(told.items()) if value and key not in known]
     if told.get("is_causal") is False:
         odd.append("is_causal: False")
     if odd:

@@ -48,6 +48,10 @@ SPACE = "\u2581"  # SentencePiece's letter for a space
 BYTES = dict.fromkeys(f"<0x{byte:02X}>" for byte in range(256))
 PROBE = "a"  # the text that shows what is put before and behind any text
 STOPS = ("eos", "eot", "eom")
+AHEAD = (
+    "llama.cpp puts a space before every text and behind special tokens; the tokenizer not before one that has a space"
+)
+NEVER = "llama.cpp puts no space before a text here; the tokenizer does before one that opens with plain text"
 LONGEST = 300  # characters of a pre-tokenizer that are shown
 
 
@@ -204,10 +208,7 @@ def _space_prefix(told: Mapping[str, Any], has_template: bool) -> bool:
     if scheme == "never":
         return False
     written = scheme == "always" or not has_template
-    behind = (
-        "before a text, not before one that has a space" if written else "only before a text without special tokens"
-    )
-    log.warning("the tokenizer puts a space %s; llama.cpp does %s", behind, "before every text" if written else "never")
+    log.warning(AHEAD if written else NEVER)
     return written
 
 

@@ -33,7 +33,9 @@ def main(folder: Path) -> None:
 
 def load(job: Job) -> PreTrainedModel:
     """The export as a model of Transformers', in float32 and eval mode; not for onnx."""
-    return LOADED[job.way](job).train(False)
+    model = LOADED[job.way](job)
+    model.train(False)
+    return model
 
 
 def _by_transformers(job: Job) -> Said:

@@ -17,7 +17,7 @@ The layers are found by the names that Transformers gives them. On disk it is a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,8 @@ from transformers.pytorch_utils import Conv1D
 
 from pegbox.errors import RecipeError
 from pegbox.kernels.linear import FastLinear
-from pegbox.models.heads import loose_weights, new_heads, new_parts, output_layer
+from pegbox.methods.targets import blocks, called, layers, not_found
+from pegbox.models.heads import loose_weights, new_heads, new_parts
 from pegbox.recipe import Adapter
 from pegbox.recipe.values import Count, Frozen, Names
 
@@ -90,55 +91,29 @@ def _zeros(base: nn.Linear | Conv1D, inputs: int, outputs: int) -> nn.Linear:
 
 def targets(model: PreTrainedModel, settings: Adapter) -> list[str]:
     """The names of the layers that get an adapter behind them. Raises RecipeError where one that should be is not found."""
-    linears = _linears(model)
-    wanted = settings.target_modules
-    if wanted is None:
-        return _last_layers(model, linears, SUBLAYERS[settings.variant or "houlsby"])
-    found = [name for name in linears if any(_is_called(name, suffix) for suffix in wanted)]
-    if missed := [suffix for suffix in wanted if not any(_is_called(name, suffix) for name in found)]:
-        raise _not_found(f"no linear layer of the model is called {', '.join(missed)}", linears)
-    return found
-
-
-def _is_called(name: str, suffix: str) -> bool:
-    return name == suffix or name.endswith(f".{suffix}")
-
-
-def _linears(model: PreTrainedModel) -> dict[str, nn.Linear | Conv1D]:
-    """The linear layers by name, without the output layer and those of new heads, which learn anyway."""
-    output, modules = output_layer(model), dict(model.named_modules())
-    apart = [*new_heads(model), *(name for name, module in modules.items() if module is output)]
-    return {
-        name: module
-        for name, module in modules.items()
-        if isinstance(module, nn.Linear | Conv1D) and not any(f"{name}.".startswith(f"{part}.") for part in apart)
-    }
+    found = layers(model, (nn.Linear, Conv1D))
+    if settings.target_modules is not None:
+        return called(found, settings.target_modules)
+    return _last_layers(model, found, SUBLAYERS[settings.variant or "houlsby"])
 
 
 def _last_layers(model: PreTrainedModel, linears: Collection[str], wanted: Collection[str]) -> list[str]:
     """The last linear layers of all sublayers of the kinds `wanted`. Raises RecipeError unless each block has them."""
     found: list[str] = []
-    for block, module in _blocks(model):
+    every = [(f"{name}.{index}", block) for name, listed in blocks(model) for index, block in enumerate(listed)]
+    for block, module in every:
         kinds = {name: _sublayer(name[len(block) + 1 :]) for name in linears if name.startswith(f"{block}.")}
         if not kinds:
             continue
         # behind one of several experts, or a shared one, an adapter would not see what the sublayer says
         if any("expert" in name or "moe" in name for name, _ in module.named_modules()):
-            raise _not_found(f"{block} is a mixture of experts, which has no one last layer", linears)
+            raise not_found(f"{block} is a mixture of experts, which has no one last layer", linears)
         if missed := [kind for kind in wanted if kind not in kinds.values()]:
-            raise _not_found(f"no last layer of the {missed[0]} in {block} is known by its name", linears)
+            raise not_found(f"no last layer of the {missed[0]} in {block} is known by its name", linears)
         found += [name for name, kind in kinds.items() if kind in wanted]
     if not found:
-        raise _not_found("no layer with attention and feed-forward is known by its name", linears)
+        raise not_found("no layer with attention and feed-forward is known by its name", linears)
     return found
-
-
-def _blocks(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    """The model's layers in the large, each with its sublayers: what the outermost lists of modules hold."""
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    for name, blocks in lists.items():
-        if not any(name.startswith(f"{other}.") for other in lists):
-            yield from ((f"{name}.{index}", block) for index, block in enumerate(blocks))
 
 
 def _sublayer(name: str) -> str | None:
@@ -148,12 +123,6 @@ def _sublayer(name: str) -> str | None:
         return None
     kind = "attention" if "attn" in path or "attention" in path else "feed-forward"
     return kind if LAST[kind] & {parts[-1], ".".join(parts[-2:])} else None
-
-
-def _not_found(what: str, linears: Collection[str]) -> RecipeError:
-    candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
-    cure = f"name layers, among {candidates}" if candidates else "it has no linear layer at all: use method: full"
-    return RecipeError(what, where="method.target_modules", cure=cure)
 
 
 # ---- what learns -----------------------------------------------------------------------------------------------------
@@ -177,9 +146,9 @@ def prepare(model: PreTrainedModel, settings: Adapter, seed: int) -> None:
 def _insert(model: PreTrainedModel, names: Sequence[str], settings: Adapter, seed: int) -> None:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    linears = _linears(model)
+    found = layers(model, (nn.Linear, Conv1D))
     for name in names:
-        model.set_submodule(name, AdaptedLinear(linears[name], settings, generator))
+        model.set_submodule(name, AdaptedLinear(found[name], settings, generator))
     for _, part in new_parts(model):
         part.requires_grad_(True)
 
@@ -244,7 +213,7 @@ def restore(model: PreTrainedModel, settings: Adapter | None, folder: Path) -> N
     Raises RecipeError unless every tensor on disk has its place in the model, and every place its tensor.
     """
     told, saved = _read(folder)
-    linears, names = _linears(model), list(told.modules)
+    linears, names = layers(model, (nn.Linear, Conv1D)), list(told.modules)
     if odd := [name for name in names if name not in linears or names.count(name) > 1]:
         raise RecipeError(f"the model has no linear layer {', '.join(odd[:3])} to put it behind", where=str(folder))
     _insert(model, names, Adapter(bottleneck_size=told.bottleneck_size, non_linearity=told.non_linearity), seed=0)

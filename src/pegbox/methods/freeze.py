@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from pegbox.errors import RecipeError
 from pegbox.methods.full import merge, rate_factor, restore, save
+from pegbox.methods.targets import blocks
 from pegbox.models.heads import new_parts, output_layer
 from pegbox.recipe import Freeze
 
@@ -47,8 +48,7 @@ def prepare(model: PreTrainedModel, settings: Freeze, seed: int) -> None:
 
 def _top(model: PreTrainedModel, count: int) -> list[nn.Module]:
     """The layers nearest to the output; of an encoder-decoder they are the decoder's."""
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    outer = [blocks for name, blocks in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
+    outer = [listed for _, listed in blocks(model)]
     layers = list(outer[-1]) if outer else []
     if count > len(layers):
         cure = f"give a number up to {len(layers)}, or method: full"

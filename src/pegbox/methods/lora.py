@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from pegbox.errors import RecipeError
 from pegbox.kernels.linear import FastLinear
 from pegbox.methods import lora_files
 from pegbox.methods.lora_layers import DoraLinear, LoraLinear
+from pegbox.methods.targets import called, layers, not_found
 from pegbox.models import new_tokens, quantization
-from pegbox.models.heads import new_heads, new_parts, output_layer
+from pegbox.models.heads import new_parts
 from pegbox.recipe import Lora
 
 FREEZES = True
@@ -36,31 +36,12 @@ def rate_factor(settings: Lora, name: str) -> float:
 
 def targets(model: PreTrainedModel, settings: Lora) -> list[str]:
     """The names of the linear layers that get an update. Raises RecipeError where none has a name that is asked for."""
-    output, heads = output_layer(model), new_heads(model)
-    apart = set() if output is None else set(output.modules())
-    linears = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and module not in apart
-        and not any(f"{name}.".startswith(f"{h}.") for h in heads)
-    ]
-    if settings.target_modules == "all-linear":
-        found, missed = linears, [] if linears else ["all-linear"]
-    else:
-        wanted = settings.target_modules
-        found = [name for name in linears if any(_is_called(name, suffix) for suffix in wanted)]
-        missed = [suffix for suffix in wanted if not any(_is_called(name, suffix) for name in found)]
-    if missed:
-        candidates = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
-        what = f"no linear layer of the model is called {', '.join(missed)}"
-        cure = f"choose among {candidates}, or all-linear" if linears else "it has none at all: use method: full"
-        raise RecipeError(what, where="method.target_modules", cure=cure)
-    return found
-
-
-def _is_called(name: str, suffix: str) -> bool:
-    return name == suffix or name.endswith(f".{suffix}")
+    found, wanted = layers(model), settings.target_modules
+    if wanted != "all-linear":
+        return called(found, wanted)
+    if not found:
+        raise not_found("the model has no linear layer", found)
+    return list(found)
 
 
 def prepare(model: PreTrainedModel, settings: Lora, seed: int) -> None:
