@@ -34,6 +34,7 @@ from pegbox import methods
 from pegbox.errors import RecipeError
 from pegbox.kernels import linear as fast_linear
 from pegbox.methods import adapter
+from pegbox.methods import saved as on_disk
 from pegbox.methods.adapter import CONFIG, WEIGHTS, AdaptedLinear
 from pegbox.models.batch import learnt_logits, pack, pad
 from pegbox.models.heads import new_parts
@@ -462,9 +463,9 @@ def test_every_learnt_weight_is_saved(kind: str, tmp_path: Path) -> None:
 
 def test_the_check_sees_a_head_that_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = prepared("distilbert")
-    real = adapter.new_heads
+    real = on_disk.new_heads
     # bug: the names that are usual, and not those that this model has
-    monkeypatch.setattr(adapter, "new_heads", lambda m: {n: h for n, h in real(m).items() if n == "classifier"})
+    monkeypatch.setattr(on_disk, "new_heads", lambda m: {n: h for n, h in real(m).items() if n == "classifier"})
     with pytest.raises(AssertionError, match="pre_classifier"):
         check_every_learnt_weight_is_saved(model, tmp_path)
 

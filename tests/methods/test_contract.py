@@ -40,9 +40,7 @@ def test_the_battery_has_every_method() -> None:
 def test_the_model_starts_as_it_was(name: str, kind: str, root: Path) -> None:
     if (start := CASES[name].start) is None:
         pytest.skip("what is put before a text changes it")
-    torch.testing.assert_close(
-        logits(prepared(name, kind, root)), logits(loaded(kind, root)), rtol=0, atol=start
-    )
+    torch.testing.assert_close(logits(prepared(name, kind, root)), logits(loaded(kind, root)), rtol=0, atol=start)
 
 
 # ---- what learns -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, BertModel
 
-from pegbox.methods import METHODS, lora_files
+from pegbox.methods import METHODS
+from pegbox.methods import saved as on_disk
 from pegbox.models.load import load_model, load_tokenizer, save_serving
 from pegbox.recipe import Full, Lora
 from tiny_models import rows, save_tokenizer, tiny
@@ -124,7 +125,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     root = tmp_path_factory.mktemp("fresh")
     made = {name: train_and_save(name, root) for name in NAMES}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lora_files, "new_heads", guessed)
+        patch.setattr(on_disk, "new_heads", guessed)
         made |= {name: train_and_save(name, root) for name in BUGS}
     cases = {name: asdict(case) for name, (case, _) in made.items()}
     (root / "cases.json").write_text(json.dumps({"cases": cases, "ids": IDS.tolist()}))

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, linear
 
 from pegbox.errors import RecipeError
 from pegbox.kernels import linear as fast_linear
 from pegbox.methods import lora, lora_files
+from pegbox.methods import saved as on_disk
 from pegbox.methods.lora_layers import LoraLinear
 from pegbox.models.batch import learnt_logits, pack, pad
 from pegbox.models.load import has_dropout
@@ -325,10 +326,10 @@ def test_every_learnt_weight_is_saved(kind: str, tmp_path: Path) -> None:
 
 def test_the_check_sees_a_head_that_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = prepared("distilbert", Lora(r=4))
-    real = lora_files.new_heads
+    real = on_disk.new_heads
     # bug: the names that are usual, and not those that this model has
     monkeypatch.setattr(
-        lora_files, "new_heads", lambda m: {n: h for n, h in real(m).items() if n in ("classifier", "score")}
+        on_disk, "new_heads", lambda m: {n: h for n, h in real(m).items() if n in ("classifier", "score")}
     )
     with pytest.raises(AssertionError, match="pre_classifier"):
         check_every_learnt_weight_is_saved(model, tmp_path)
@@ -351,7 +352,7 @@ def check_restore_is_strict(folder: Path, damage: Any) -> None:
     model = prepared("distilbert", Lora(r=4))
     lora.save(model, Lora(r=4), folder, base="some/model")
     file = folder / "adapter_model.safetensors"
-    lora_files.save_file(damage(load_file(file)), file)
+    save_file(damage(load_file(file)), file)
     try:
         lora.restore(built("distilbert"), Lora(r=4), folder)
     except RecipeError as error:

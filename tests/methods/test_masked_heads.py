@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, BertForPreTraining
 
 from pegbox.errors import RecipeError
-from pegbox.methods import METHODS, lora, lora_files
+from pegbox.methods import METHODS, lora
+from pegbox.methods import saved as on_disk
 from pegbox.models import heads
 from pegbox.models.heads import head_weights
 from pegbox.models.load import heads_of, load_model
@@ -151,7 +152,7 @@ def test_a_trained_head_is_saved_and_comes_back(kind: str, method: str, tmp_path
 
 
 def test_the_check_sees_a_bias_that_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora_files, "loose_weights", lambda model: {})
+    monkeypatch.setattr(on_disk, "loose_weights", lambda model: {})
     with pytest.raises(AssertionError):
         check_what_was_saved_comes_back("bert", "lora", tmp_path)
 

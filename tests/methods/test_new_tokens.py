@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import pegbox
 from pegbox.errors import RecipeError
 from pegbox.methods import METHODS, lora, lora_files
+from pegbox.methods import saved as on_disk
 from pegbox.models import new_tokens
 from pegbox.models.load import load_model, load_tokenizer
 from pegbox.models.new_tokens import NewEmbeddings, NewRows, join, new_rows
@@ -152,7 +153,7 @@ def test_rows_that_were_learnt_come_back(kind: str, method: str, tmp_path: Path)
 
 
 def test_the_check_sees_rows_that_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora_files, "loose_weights", lambda model: {})
+    monkeypatch.setattr(on_disk, "loose_weights", lambda model: {})
     with pytest.raises(AssertionError):
         check_rows_come_back("llama", "lora", tmp_path)
 

@@ -21,7 +21,6 @@ from pegbox.cache import FORMAT, built_once
 from pegbox.errors import RecipeError
 from pegbox.finished import whole
 from pegbox.finished.run import Run
-from pegbox.methods import METHODS
 from pegbox.models import load as models
 from pegbox.models import sources
 from pegbox.models.licences import licence_of
@@ -113,21 +112,26 @@ def _of_peft(path: Path) -> Update:
 
 
 def _merge_peft(path: Path, told: Mapping[str, Any], base: ModelFolder, out: Path) -> None:
+    """By PEFT itself, which knows all that it writes."""
     head = HEADS.get(str(told.get("task_type")))
     if head is None:
         what = f"the adapter is for {told.get('task_type')}, and pegbox merges those for {', '.join(HEADS)}"
         raise RecipeError(what, cure="merge it with PEFT, and give the merged model")
+    try:
+        from peft import PeftModel
+    except ModuleNotFoundError:
+        raise RecipeError("merging what PEFT wrote needs PEFT", cure="pip install 'pegbox[peft]'") from None
     before = models.load_tokenizer(base.path)
     tokenizer = models.load_tokenizer(path) if (path / "tokenizer_config.json").is_file() else before
     added = sorted(tokenizer.get_vocab().keys() - before.get_vocab().keys(), key=tokenizer.get_vocab().__getitem__)
-    apart = bool(told.get("trainable_token_indices"))
     labels = [] if head == "causal_lm" else [f"LABEL_{index}" for index in range(_outputs(path))]
-    model = models.load_model(base.path, head, labels=labels, add_tokens=added, apart=apart)
-    method = METHODS["lora" if told.get("peft_type") == "LORA" else "peft"]
-    method.restore(model, None, path)
-    method.merge(model, None)
-    stops = models.stop_ids(path) or models.stop_ids(base.path)
-    whole.save(model, tokenizer, stops, out)
+    model: Any = models.load_model(base.path, head, labels=labels, add_tokens=added, kernels=False)
+    try:
+        model = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
+    except (AttributeError, ValueError, RuntimeError, TypeError) as error:
+        what = f"PEFT cannot merge the adapter ({told.get('peft_type')}): {error}"
+        raise RecipeError(what, cure="give the base model, or an adapter that can be merged") from error
+    whole.save(model, tokenizer, models.stop_ids(path) or models.stop_ids(base.path), out)
     _keep_licence(licence_of(base), out)
 
 

@@ -23,8 +23,6 @@ from typing import Literal
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import gelu, relu, silu
 from transformers import PreTrainedModel
@@ -32,8 +30,9 @@ from transformers.pytorch_utils import Conv1D
 
 from pegbox.errors import RecipeError
 from pegbox.kernels.linear import FastLinear
+from pegbox.methods import saved
 from pegbox.methods.targets import blocks, called, layers, not_found
-from pegbox.models.heads import loose_weights, new_heads, new_parts
+from pegbox.models.heads import new_parts
 from pegbox.recipe import Adapter
 from pegbox.recipe.values import Count, Frozen, Names
 
@@ -184,9 +183,7 @@ def _learnt(model: PreTrainedModel) -> dict[str, torch.Tensor]:
             named |= {
                 f"{name}.{part}.{own}": tensor for part, layer in layers for own, tensor in layer.state_dict().items()
             }
-    for head, module in new_heads(model).items():
-        named |= {f"{head}.{own}": tensor for own, tensor in module.state_dict().items()}
-    return named | {name: weight.data for name, weight in loose_weights(model).items()}
+    return named | saved.new_weights(model)
 
 
 def save(model: PreTrainedModel, settings: Adapter, folder: Path, base: str) -> None:
@@ -198,13 +195,7 @@ def save(model: PreTrainedModel, settings: Adapter, folder: Path, base: str) -> 
         non_linearity=settings.non_linearity,
         modules=tuple(name for name, module in model.named_modules() if isinstance(module, AdaptedLinear)),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    # copies: what is tied within a head stands there under both names, and no two may share memory
-    tensors = {
-        name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in _learnt(model).items()
-    }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    saved.write(folder, (CONFIG, config.model_dump_json(indent=2)), WEIGHTS, _learnt(model))
 
 
 def restore(model: PreTrainedModel, settings: Adapter | None, folder: Path) -> None:
@@ -212,25 +203,18 @@ def restore(model: PreTrainedModel, settings: Adapter | None, folder: Path) -> N
 
     Raises RecipeError unless every tensor on disk has its place in the model, and every place its tensor.
     """
-    told, saved = _read(folder)
+    text, tensors = saved.read(folder, CONFIG, WEIGHTS)
+    told = _config(text, folder)
     linears, names = layers(model, (nn.Linear, Conv1D)), list(told.modules)
     if odd := [name for name in names if name not in linears or names.count(name) > 1]:
         raise RecipeError(f"the model has no linear layer {', '.join(odd[:3])} to put it behind", where=str(folder))
     _insert(model, names, Adapter(bottleneck_size=told.bottleneck_size, non_linearity=told.non_linearity), seed=0)
-    places = _learnt(model)
-    shapes, wanted = ({name: tensor.shape for name, tensor in found.items()} for found in (saved, places))
-    if shapes != wanted:
-        odd = sorted({name for name, _ in shapes.items() ^ wanted.items()})
-        raise RecipeError(f"the adapter does not fit the model: {', '.join(odd[:3])}", where=str(folder))
-    for name, place in places.items():
-        place.copy_(saved[name])
+    saved.fill(_learnt(model), tensors, folder)
 
 
-def _read(folder: Path) -> tuple[_Config, dict[str, torch.Tensor]]:
+def _config(text: str, folder: Path) -> _Config:
     try:
-        return _Config.model_validate_json((folder / CONFIG).read_bytes()), load_file(folder / WEIGHTS)
+        return _Config.model_validate_json(text)
     except ValidationError as error:
         odd = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()[:3])
         raise RecipeError(f"the adapter's config cannot be followed: {odd}", where=str(folder / CONFIG)) from None
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"the adapter cannot be read: {error}", where=str(folder)) from None

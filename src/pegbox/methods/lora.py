@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pegbox.kernels.linear import FastLinear
-from pegbox.methods import lora_files
+from pegbox.methods import lora_files, saved
 from pegbox.methods.lora_layers import DoraLinear, LoraLinear
 from pegbox.methods.targets import called, layers, not_found
 from pegbox.models import new_tokens, quantization
@@ -70,10 +70,10 @@ def restore(model: PreTrainedModel, settings: Lora | None, folder: Path) -> None
 
     Raises RecipeError unless every tensor on disk has its place in the model, and every place its tensor.
     """
-    told, saved, names = lora_files.read(folder)
+    told, tensors, names = lora_files.read(folder)
     lora_files.refuse_other_layers(model, names, folder)
     _insert(model, names, told, seed=0)
-    lora_files.fill(model, saved, folder)
+    saved.fill(lora_files.peft_names(model), tensors, folder)
 
 
 def merge(model: PreTrainedModel, settings: Lora | None) -> None:

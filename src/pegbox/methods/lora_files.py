@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from pegbox.errors import RecipeError
+from pegbox.methods import saved
 from pegbox.methods.lora_layers import LoraLinear, alpha
-from pegbox.models.heads import loose_weights, new_heads, output_layer
+from pegbox.models.heads import new_heads, output_layer
 from pegbox.models.new_tokens import new_rows
 from pegbox.recipe import Lora
 
@@ -45,11 +43,8 @@ def peft_names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             named |= {f"{PREFIX}{name}.{own}": tensor for own, tensor in module.tensors().items()}
-    for head, module in new_heads(model).items():
-        named |= {f"{PREFIX}{head}.{name}": tensor for name, tensor in module.state_dict().items()}
-    rows = {f"{name}.rows": f"{PREFIX}{name}.{ROWS}" for name in new_rows(model)}
-    loose = loose_weights(model).items()
-    return named | {rows.get(name, f"{PREFIX}{name}"): weight.data for name, weight in loose}
+    rows = {f"{PREFIX}{name}.rows": f"{PREFIX}{name}.{ROWS}" for name in new_rows(model)}
+    return named | {rows.get(name, name): tensor for name, tensor in saved.new_weights(model, PREFIX).items()}
 
 
 def write(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> None:
@@ -74,13 +69,7 @@ def write(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> No
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    # copies: what is tied within a head stands there under both names, and no two may share memory
-    tensors = {
-        name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in peft_names(model).items()
-    }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    saved.write(folder, (CONFIG, json.dumps(config, indent=2)), WEIGHTS, peft_names(model))
 
 
 def _task_type(model: PreTrainedModel) -> str | None:
@@ -94,13 +83,16 @@ def _task_type(model: PreTrainedModel) -> str | None:
 
 def read(folder: Path) -> tuple[Lora, dict[str, torch.Tensor], list[str]]:
     """The settings of a saved update, its tensors by PEFT's names, and the names of its layers. Raises RecipeError."""
+    text, tensors = saved.read(folder, CONFIG, WEIGHTS)
     try:
-        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        saved = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
+        told = json.loads(text)
+    except ValueError as error:
         raise RecipeError(f"the adapter cannot be read: {error}", where=str(folder)) from None
-    names = [key.removeprefix(PREFIX).removesuffix(A) for key in saved if key.endswith(A)]
-    return _settings(told, folder), saved, names
+    return (
+        _settings(told, folder),
+        tensors,
+        [key.removeprefix(PREFIX).removesuffix(A) for key in tensors if key.endswith(A)],
+    )
 
 
 def refuse_other_layers(model: PreTrainedModel, names: list[str], folder: Path) -> None:
@@ -108,17 +100,6 @@ def refuse_other_layers(model: PreTrainedModel, names: list[str], folder: Path) 
     modules = dict(model.named_modules())
     if odd := [name for name in names if not isinstance(modules.get(name), nn.Linear)]:
         raise RecipeError(f"the model has no linear layer {', '.join(odd[:3])}", where=str(folder))
-
-
-def fill(model: PreTrainedModel, saved: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Put the tensors into the layers. Raises RecipeError unless each has its place, and every place its tensor."""
-    places = peft_names(model)
-    shapes, wanted = ({name: tensor.shape for name, tensor in found.items()} for found in (saved, places))
-    if shapes != wanted:
-        odd = sorted({name for name, _ in shapes.items() ^ wanted.items()})
-        raise RecipeError(f"the adapter does not fit the model: {', '.join(odd[:3])}", where=str(folder))
-    for name, place in places.items():
-        place.copy_(saved[name])
 
 
 def _settings(told: dict[str, Any], folder: Path) -> Lora:
