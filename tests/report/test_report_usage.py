@@ -20,7 +20,7 @@ from pegbox.data.formats import to_record
 from pegbox.data.records import Row
 from pegbox.data.render import Renderer
 from pegbox.finished import Run
-from pegbox.report import usage
+from pegbox.report import facts, usage
 from pegbox.report.html import report
 from tiny_folder import causal_folder, chat_recipe, encoder_folder, write_rows
 from tiny_masked import masked_folder
@@ -165,3 +165,28 @@ def test_the_code_without_pegbox_gives_the_answers_of_the_run(
         best = run.model(**ids).logits[0, place].softmax(-1).topk(5)
         wanted = [f"{share:.3f} {tokenizer.decode(token)}" for share, token in zip(*best, strict=True)]
         assert [line.strip() for line in said.split("\n")] == wanted
+
+
+METHODS: list[tuple[Any, str, str]] = [
+    ("full", "Transformers", "full fine-tuning"),
+    ({"kind": "freeze", "top_layers": 2, "parts": ["norms"]}, "Transformers", "the top 2 layers, norms"),
+    ({"kind": "freeze"}, "Transformers", "the head alone"),
+    ({"kind": "lora", "r": 4}, "Transformers and PEFT", "LoRA, r 4, lora_alpha 8"),
+    ({"kind": "lora", "r": 4, "use_dora": True, "use_rslora": True}, "Transformers and PEFT", "rsDoRA, r 4"),
+    ({"kind": "lora", "init_lora_weights": "pissa"}, "Transformers and PEFT", "started by pissa"),
+    ({"kind": "peft", "peft_type": "ia3"}, "Transformers and PEFT", "IA3 by PEFT"),
+    ({"kind": "adapter", "bottleneck_size": 8}, "", "bottleneck adapters (houlsby), size 8"),
+]
+
+
+@pytest.mark.parametrize(("method", "libraries", "said"), METHODS, ids=lambda value: str(value) if value else "none")
+def test_a_method_is_named_and_its_model_is_loaded_by_what_can(
+    method: Any, libraries: str, said: str, tmp_path: Path
+) -> None:
+    recipe = recipe_of(method=method)
+    page = page_of(tmp_path, recipe, chat_lines(9))
+    assert said in facts.method(recipe) and said in page.text
+    assert usage.libraries(recipe) == libraries
+    code = usage.without_pegbox(recipe, {"task": {}, "model": {"heads": []}})
+    assert ("peft" in code) == ("PEFT" in libraries) and ("from_pretrained" in code) == bool(libraries)
+    assert ("no other library" in page.text) == (libraries == "")
