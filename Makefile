@@ -6,7 +6,7 @@ ARGS ?=
 python := .venv/bin/python
 ready := .venv/.installed
 
-.PHONY: demo test check format bench bench-doctor tables docs campaigns clean
+.PHONY: demo test check format bench bench-doctor tables methods docs campaigns clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
 .NOTPARALLEL:
 
@@ -34,6 +34,9 @@ bench-doctor: $(ready)  ## what the data doctor finds of planted defects, in ben
 
 tables: $(ready)  ## tuned beside its rivals on real rows, in benchmarks/tables.md; ARGS="films tweets"
 	$(python) benchmarks/tables.py $(ARGS)
+
+methods: $(ready)  ## the methods beside each other on one task, in benchmarks/methods.md; ARGS=--small for a trial
+	$(python) benchmarks/methods/study.py $(ARGS)
 
 docs: $(ready)  ## the site, in dist/docs
 	$(python) -m sphinx -W --keep-going -q -E -d dist/.doctrees -b html docs dist/docs $(ARGS)

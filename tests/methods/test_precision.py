@@ -83,6 +83,18 @@ def test_the_check_sees_updates_in_bfloat16(root: Path, monkeypatch: pytest.Monk
         check_small_updates_are_not_lost("full", root)
 
 
+@pytest.mark.parametrize("name", ["lora", "houlsby", "ia3"])
+def test_a_new_head_over_a_base_of_bfloat16_learns_in_float32(name: str, root: Path) -> None:
+    labels = ("no", "yes")
+    model = load_model(base("encoder", root), "sequence_classification", labels=labels, dtype=torch.bfloat16)
+    CASES[name].method.prepare(model, CASES[name].settings, 0)
+    assert model.bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
+    assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        model(ids(model)).logits.float().logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trainable(model).values())
+
+
 # ---- merging (row 13) ------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedModel
 
-from pegbox.methods import adapter, freeze, full, lora
+from pegbox.methods import adapter, freeze, full, lora, peft
 
 
 class MethodModule(Protocol):
@@ -38,4 +38,4 @@ class MethodModule(Protocol):
         """
 
 
-METHODS: Mapping[str, MethodModule] = {"full": full, "freeze": freeze, "lora": lora, "adapter": adapter}
+METHODS: Mapping[str, MethodModule] = {"full": full, "freeze": freeze, "lora": lora, "adapter": adapter, "peft": peft}

@@ -32,7 +32,7 @@ from pegbox.errors import RecipeError
 from pegbox.kernels.linear import FastLinear
 from pegbox.methods import saved
 from pegbox.methods.targets import blocks, called, layers, not_found
-from pegbox.models.heads import new_parts
+from pegbox.models.heads import let_new_parts_learn
 from pegbox.recipe import Adapter
 from pegbox.recipe.values import Count, Frozen, Names
 
@@ -148,8 +148,7 @@ def _insert(model: PreTrainedModel, names: Sequence[str], settings: Adapter, see
     found = layers(model, (nn.Linear, Conv1D))
     for name in names:
         model.set_submodule(name, AdaptedLinear(found[name], settings, generator))
-    for _, part in new_parts(model):
-        part.requires_grad_(True)
+    let_new_parts_learn(model)
 
 
 def merge(model: PreTrainedModel, settings: Adapter | None) -> None:

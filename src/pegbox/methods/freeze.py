@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from pegbox.errors import RecipeError
 from pegbox.methods.full import merge, rate_factor, restore, save
 from pegbox.methods.targets import blocks
-from pegbox.models.heads import new_parts, output_layer
+from pegbox.models.heads import let_new_parts_learn, output_layer
 from pegbox.recipe import Freeze
 
 __all__ = ["FREEZES", "learning_rate", "merge", "prepare", "rate_factor", "restore", "save"]
@@ -32,8 +32,7 @@ def learning_rate(settings: Freeze) -> float:
 def prepare(model: PreTrainedModel, settings: Freeze, seed: int) -> None:
     """Let what the recipe names learn, and new heads. Raises RecipeError where the model has no such part, or nothing learns."""
     model.requires_grad_(False)
-    for _, part in new_parts(model):
-        part.requires_grad_(True)
+    let_new_parts_learn(model)
     for layer in _top(model, settings.top_layers):
         layer.requires_grad_(True)
     for name in settings.parts:

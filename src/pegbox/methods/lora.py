@@ -18,7 +18,7 @@ from pegbox.methods import lora_files, saved
 from pegbox.methods.lora_layers import DoraLinear, LoraLinear
 from pegbox.methods.targets import called, layers, not_found
 from pegbox.models import new_tokens, quantization
-from pegbox.models.heads import new_parts
+from pegbox.models.heads import let_new_parts_learn
 from pegbox.recipe import Lora
 
 FREEZES = True
@@ -56,8 +56,7 @@ def _insert(model: PreTrainedModel, names: Sequence[str], settings: Lora, seed: 
         base = model.get_submodule(name)
         assert isinstance(base, nn.Linear)
         model.set_submodule(name, kind(base, settings, generator))
-    for _, part in new_parts(model):
-        part.requires_grad_(True)
+    let_new_parts_learn(model)
 
 
 def save(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> None:

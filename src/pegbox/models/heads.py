@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -77,3 +78,11 @@ def _own_parts(name: str, module: nn.Module, own: set[int]) -> Iterator[tuple[st
         yield from ((f"{name}.{inner}", weight) for inner, weight in beside if id(weight) in own)
         for inner, child in module.named_children():
             yield from _own_parts(f"{name}.{inner}", child, own)
+
+
+def let_new_parts_learn(model: PreTrainedModel) -> None:
+    """Let what is new learn, in at least float32, whatever the base is held in: smaller updates would be lost."""
+    for _, part in new_parts(model):
+        part.requires_grad_(True)
+        for weight in [part] if isinstance(part, nn.Parameter) else part.parameters():
+            weight.data = weight.data.to(torch.promote_types(weight.dtype, torch.float32))
