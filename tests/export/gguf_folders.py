@@ -1,4 +1,4 @@
-"""Tiny random models of every family that GGUF is written for, with a real tokenizer, in folders of the hub's layout."""
+"""Tiny random models of every family that GGUF is written for, in folders of the hub's layout, and readers of the file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from gguf import GGMLQuantizationType as Form
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from small_tokenizers import CHATML, CONTROLS, SENTENCES, tokenizer
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -24,6 +28,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from pegbox.export import gguf as export
 from pegbox.models.gguf_tokenizer import PRE_RULES, pre_tokenizer
 
 SPACE = "\u2581"
@@ -74,7 +79,10 @@ def byte_level(pre: str = "smollm", *, bos: bool = False) -> PreTrainedTokenizer
 
 
 def sentence_piece(*, prefix: bool = True) -> PreTrainedTokenizerFast:
-    """SentencePiece's BPE as Transformers converts it: every pair that makes up a token is a merge."""
+    """SentencePiece's BPE as Transformers converts it: every pair that makes up a token is a merge.
+
+    With `prefix` it is Llama 2's, without it Gemma's.
+    """
     learnt = [name for name in tokenizer("prefix_by_normalizer").get_vocab() if len(name) > 1 and "<" not in name]
     letters = sorted({SPACE, *"".join(SENTENCES).replace(" ", SPACE)})
     pieces = sorted({*learnt, SPACE * 2, SPACE * 4}, key=lambda piece: (len(piece), piece))
@@ -89,6 +97,8 @@ def sentence_piece(*, prefix: bool = True) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     replace = normalizers.Replace(" ", SPACE)
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace]) if prefix else replace
+    if not prefix:  # as Gemma has it: no space is left to cut at
+        backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     strip = [decoders.Strip(" ", 1, 0)] if prefix else []
     backend.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
@@ -144,3 +154,29 @@ def change_config(folder: Path, **changes: Any) -> Path:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return folder
+
+
+def exported(folder: Path, kind: str = "f32") -> Path:
+    export.write(folder, folder / "model.gguf", kind)
+    return folder / "model.gguf"
+
+
+def keys_of(path: Path) -> dict[str, Any]:
+    return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+
+
+def tensors_of(path: Path) -> dict[str, tuple[Form, np.ndarray]]:
+    return {t.name: (t.tensor_type, np.array(dequantize(t.data, t.tensor_type))) for t in GGUFReader(path).tensors}
+
+
+@torch.no_grad()
+def logits(folder: Path, **where: Any) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **where)
+    return model.eval()(IDS).logits
+
+
+def check_transformers_reads_the_same_model(folder: Path, kind: str, tolerance: float) -> None:
+    """Transformers' own reader of GGUF, which knows nothing of ours, gives the folder's logits."""
+    exported(folder, kind)
+    ours, theirs = logits(folder), logits(folder, gguf_file="model.gguf")
+    assert (theirs - ours).abs().max() <= tolerance * ours.abs().max(), "the file holds another model"

@@ -206,7 +206,7 @@ def metaspace(scheme: str, template: str | None = None) -> PreTrainedTokenizerFa
         ("always", None, True, "not before one that has a space"),
         ("always", CHATML, True, "not before one that has a space"),
         ("first", None, True, "not before one that has a space"),
-        ("first", CHATML, False, "only before a text without special tokens"),
+        ("first", CHATML, False, "one that opens with plain text"),
     ],
 )
 def test_metaspace_is_written_as_near_as_can_be_and_what_differs_is_said(
@@ -216,7 +216,7 @@ def test_metaspace_is_written_as_near_as_can_be_and_what_differs_is_said(
     with caplog.at_level(logging.WARNING, "pegbox"):
         found = keys(tmp_path, made)
     assert found["add_space_prefix"] is written
-    assert (said in caplog.text) if said else ("puts a space" not in caplog.text)
+    assert (said in caplog.text) if said else ("space" not in caplog.text)
     plain, templated = ["the light"], ["<|im_start|>user\nthe light", "<|im_start|>the light<|im_end|> x"]
     for text in templated if template and scheme == "first" else plain:
         assert joined(text, found) == made(text).input_ids
