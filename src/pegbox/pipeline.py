@@ -158,6 +158,7 @@ def train(
         if ranks.is_first:
             RunFolder.refuse_used(path)
         loaded = load_recipe(recipe, overrides)
+        _find_model(loaded, ranks)
         return _run(loaded, ranks, kernels, lambda ready: (_begin(path, ready, ranks), TrainState()))
 
 
@@ -181,8 +182,15 @@ def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
         if ranks.is_first:
             trackers.remember(folder, recipe)
             folder.truncate_logs(state.step)
-        ranks.wait()
+        _find_model(recipe, ranks)
         return _run(recipe, ranks, kernels, lambda ready: (folder, state))
+
+
+def _find_model(recipe: Recipe, ranks: Ranks) -> None:
+    """Let the first rank fetch, convert or merge what is to be; the others find it done."""
+    if ranks.is_first:
+        resolve(recipe.model.name)
+    ranks.wait()
 
 
 def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], tuple[RunFolder, TrainState]]) -> Run:
@@ -238,6 +246,7 @@ def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
         "model": {
             "name": ready.source.name,
             "source": ready.source.source,
+            "folder": str(ready.source.path),
             "licence": licence_of(ready.source),
             "heads": sorted(ready.task.heads),
             # a card says nothing to the model, and the hub's are mended after the model was published

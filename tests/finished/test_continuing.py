@@ -214,3 +214,71 @@ def test_an_adapter_that_cannot_be_read_is_a_clear_error(home: Path, tmp_path: P
     with pytest.raises(RecipeError, match="cannot be read"):
         resolve(str(tmp_path))
     assert continuing.CURE
+
+
+def test_an_adapter_that_does_not_fit_is_refused(home: Path, tmp_path: Path) -> None:
+    """PEFT warns of it, and draws anew what is missing."""
+    by_peft(home / "model", tmp_path, CONFIGS["lora"])
+    file = tmp_path / "adapter_model.safetensors"
+    whole_one = load_file(file)
+    half = {name: tensor for name, tensor in whole_one.items() if "layers.1" not in name}
+    for tensors in (half, {name.replace("q_proj", "z_proj"): tensor for name, tensor in whole_one.items()}):
+        save_file(tensors, file, {"format": "pt"})
+        with pytest.raises(RecipeError, match="does not fit"):
+            resolve(str(tmp_path))
+
+
+def test_pickled_weights_are_never_read(home: Path, tmp_path: Path) -> None:
+    by_peft(home / "model", tmp_path, CONFIGS["lora"])
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(RecipeError, match="has no adapter_model.safetensors"):
+        resolve(str(tmp_path))
+
+
+def test_an_adapter_on_itself_is_refused(home: Path, tmp_path: Path) -> None:
+    by_peft(home / "model", tmp_path, CONFIGS["lora"])
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told | {"base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(RecipeError, match="names no base model"):
+        resolve(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told | {"base_model_name_or_path": "./gone"}))
+    with pytest.raises(RecipeError, match="the base of the adapter"):
+        resolve(str(tmp_path))
+
+
+def test_half_a_merged_model_is_never_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one process of several writes for all, and this is another."""
+    run = trained(home, "lora", METHODS["lora"])
+    real = whole.save
+    monkeypatch.setattr(whole, "save", lambda model, tokenizer, stops, out: tokenizer.save_pretrained(out))
+    with pytest.raises(RecipeError, match="has no config.json"):
+        resolve(str(run.path))
+    monkeypatch.setattr(whole, "save", real)
+    check_the_merged_model_is_the_run(run)
+
+
+@pytest.mark.parametrize("bits", ["nf4", "int8"])
+@pytest.mark.parametrize("method", [METHODS["lora"], {"kind": "peft", "peft_type": "IA3"}], ids=["lora", "ia3"])
+def test_a_quantized_base_is_dequantized_before_a_merge(bits: str, method: Any, home: Path) -> None:
+    name = f"{method['kind']} {bits}"
+    if not (home / name).exists():
+        recipe = chat_recipe(home / "model", home / "rows.jsonl", method=method)
+        recipe |= {"model": {"name": str(home / "model"), "quantization": bits}}
+        recipe["train"] = {"max_steps": 3, "batch_size": 8, "learning_rate": 1e-2, "report_to": []}
+        recipe["evaluate"] = {"max_new_tokens": 2, "few_shot": 0, "max_rows": 4}
+        pegbox.train(recipe, run_dir=home / name)
+    run = Run(home / name)
+    plain = AutoModelForCausalLM.from_pretrained(resolve(str(run.path)).path)
+    torch.testing.assert_close(logits(plain), logits(run.load_tuned()), rtol=0, atol=1e-4)
+    assert plain.dtype == torch.float32 and "quantization_config" not in plain.config.to_dict()
+
+
+def test_a_run_outlives_the_checkpoint_that_it_went_on_from(home: Path, tmp_path: Path) -> None:
+    run = trained(home, "lora saved", METHODS["lora"], save_steps=2, eval_steps=4)
+    shutil.copytree(run.path, tmp_path / "first")
+    recipe = chat_recipe(tmp_path / "first" / "checkpoints" / "step-2", home / "rows.jsonl", method=METHODS["lora"])
+    recipe["train"] = {"max_steps": 1, "batch_size": 8, "report_to": []}
+    recipe["evaluate"] = {"max_new_tokens": 2, "few_shot": 0, "max_rows": 4}
+    second = pegbox.train(recipe, run_dir=tmp_path / "second")
+    shutil.rmtree(tmp_path / "first")
+    assert Run(second.path).predict([{"prompt": "1 and 2"}])

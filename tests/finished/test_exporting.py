@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pegbox
 from pegbox.errors import ChangedError, RecipeError
-from pegbox.export import reload
+from pegbox.export import compare, reload
 from pegbox.export.probe import Job, Said
 from pegbox.finished import Run, exporting
 from pegbox.finished.exporting import FORMATS, export
 from tiny_folder import causal_folder, chat_recipe, encoder_folder, sums, write_rows
+from tiny_tasks import MODELS, by_heart
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft")
 LABELS = ("light", "timer", "fox")
@@ -44,6 +46,8 @@ def trained(home: Path, name: str) -> Run:
         recipe["train"] = {"max_steps": 6, "batch_size": 8, "learning_rate": 1e-2, "report_to": []}
         recipe["data"] |= {"allow": ["near_duplicate"]}
         recipe["evaluate"] = {"max_new_tokens": 3, "few_shot": 0}
+        bits = next((bits for bits in ("nf4", "int8") if bits in name), None)
+        recipe |= {"model": {"name": str(home / model), "quantization": bits}}
         pegbox.train(recipe | ({} if chats else {"task": "classification"}), run_dir=home / name)
     return Run(home / name)
 
@@ -54,6 +58,8 @@ RUNS: dict[str, Any] = {
     "bottleneck": {"kind": "adapter", "bottleneck_size": 4},
     "lora labels": {"kind": "lora", "r": 4},
     "full labels": "full",
+    "nf4": {"kind": "lora", "r": 4},
+    "int8 bottleneck": {"kind": "adapter", "bottleneck_size": 4},
 }
 
 
@@ -75,6 +81,8 @@ GOOD = [
     ("bottleneck", "adapter"),
     *(("lora labels", name) for name in ("adapter", "merged", "merged-f16", "onnx")),
     *(("full labels", name) for name in ("merged", "onnx")),
+    *(("nf4", name) for name in ("adapter", "merged", "gguf")),
+    ("int8 bottleneck", "adapter"),
 ]
 
 
@@ -104,6 +112,18 @@ def test_it_is_loaded_in_a_process_of_its_own(home: Path, tmp_path: Path, monkey
     found = export(trained(home, "lora"), ["merged", "gguf-q8_0"], tmp_path)["formats"]
     assert found["merged"]["checked"]["answers_that_differ"] == 0
     assert found["gguf-q8_0"]["bytes"] < 0.6 * found["merged"]["bytes"]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("form", ["multilabel", "regression", "token_classification", "masked_lm", "plain text"])
+def test_every_task_can_be_exported(form: str, tmp_path: Path) -> None:
+    kind = {"masked_lm": "masked bert with its head", "plain text": "llama"}.get(form, "bert")
+    recipe = by_heart(form, MODELS[kind](tmp_path / "model"), "lora", tmp_path, max_steps=3, learning_rate=1e-2)
+    run = pegbox.train(recipe, run_dir=tmp_path / "run")
+    formats = ["adapter", "merged", "merged-f16", "gguf" if form == "plain text" else "onnx"]
+    found = export(run, formats, tmp_path / "out")["formats"]
+    assert list(found) == formats and found["merged"]["checked"]["mean_kl"] < 1e-6
+    assert "score" in found["merged-f16"]
 
 
 # ---- an export that is another model is not kept ---------------------------------------------------------------------
@@ -165,6 +185,51 @@ def test_an_export_that_cannot_be_loaded_is_not_kept(
     with pytest.raises(ChangedError, match="cannot be loaded"):
         export(trained(home, "lora"), ["merged"], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def logits(rows: list[list[float]]) -> Said:
+    return Said([torch.tensor(rows)])
+
+
+SHIFTED = [
+    ("regression", [[1.0]], [[1000.0]]),
+    ("multi_label_classification", [[0.0, 1.0]], [[5.0, 6.0]]),
+    (None, [[0.0, 1.0]], [[1.0, 0.0]]),
+]
+
+
+@pytest.mark.parametrize(("outputs", "measured", "exported"), SHIFTED)
+def test_what_an_output_means_decides_what_a_difference_is(outputs: Any, measured: Any, exported: Any) -> None:
+    kl = compare.OUTPUTS.get(outputs, compare.categorical)
+    found = compare.difference(logits(measured), logits(exported), (), kl)
+    assert compare.fault(found, 1e-3, exact=False) is not None
+    same = compare.difference(logits(measured), logits(measured), (), kl)
+    assert same.mean_kl == 0 and compare.fault(same, 1e-6, exact=True) is None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_model_that_has_changed_since_is_not_exported(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained(home, "lora").path, tmp_path / "run")
+    file = tmp_path / "run" / "model" / "adapter_model.safetensors"
+    save_file({name: tensor * 3 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(ChangedError, match="has changed"):
+        export(Run(tmp_path / "run"), ["merged"], tmp_path / "out")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_report_that_is_not_ours_is_kept(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text('{"formats": {"mine": {}}}')
+    with pytest.raises(RecipeError, match="none of pegbox's"):
+        export(trained(home, "lora"), ["merged", "merged"], tmp_path)
+    assert (tmp_path / "export.json").read_text() == '{"formats": {"mine": {}}}'
+
+
+@pytest.mark.usefixtures("at_once")
+def test_each_format_says_of_which_run_it_is(home: Path, tmp_path: Path) -> None:
+    export(trained(home, "lora"), ["adapter", "adapter"], tmp_path)
+    export(trained(home, "full"), ["merged"], tmp_path)
+    told = json.loads((tmp_path / "export.json").read_text())["formats"]
+    assert {name: Path(one["run"]).name for name, one in told.items()} == {"adapter": "lora", "merged": "full"}
 
 
 # ---- what is refused before anything is written ----------------------------------------------------------------------

@@ -220,3 +220,9 @@ def test_the_parts_are_what_they_are_called(root: Path) -> None:
     assert learnt("encoder", "biases") == heads | {name for name in every if name.endswith("bias")}
     assert learnt("encoder", "embeddings") == heads | {"bert.embeddings.word_embeddings.weight"}
     assert learnt("decoder", "output") == learnt("decoder", "embeddings") == {"model.embed_tokens.weight"}, "tied"
+
+
+@pairs
+def test_what_learns_is_laid_out_in_rows(name: str, kind: str, root: Path) -> None:
+    """The fused update walks memory: moments that a checkpoint gives back must meet the weights that they are of."""
+    assert all(weight.is_contiguous() for weight in prepared(name, kind, root).parameters() if weight.requires_grad)

@@ -270,3 +270,12 @@ def test_the_means_of_pieces_are_not_the_means_of_other_rows(tmp_path: Path, mon
     )
     with pytest.raises(AssertionError):
         test_a_new_token_starts_at_the_mean_of_its_pieces_and_old_ones_stay("llama", tmp_path)
+
+
+def test_a_token_of_white_space_starts_at_the_mean_of_all(tmp_path: Path) -> None:
+    """Many tokenizers drop it: there are no pieces, and a mean of nothing is not a number."""
+    folder = folder_of("bert", tmp_path)
+    before = load_tokenizer(folder)
+    assert before.encode("\n", add_special_tokens=False) == []
+    weight = grown(folder, "bert", apart=False, tokens=("\n",)).get_input_embeddings().weight
+    torch.testing.assert_close(weight[len(before)], weight[: len(before)].mean(0))

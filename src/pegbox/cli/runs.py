@@ -119,7 +119,7 @@ def export(
     rows: Annotated[int, typer.Option(min=1, help="test rows that the export is asked")] = 16,
     as_json: AsJson = False,
 ) -> None:
-    """Write the model for other programs, and check that it is the one that was measured.
+    """Write the model for other programs, each copy checked.
 
     Each export is loaded in a fresh process and asked test rows; one that says something else is not kept.
     """

@@ -180,6 +180,8 @@ def exported(found: Mapping[str, Any]) -> None:
             f"  {checked['rows']} test rows: largest difference of a logit {checked['largest_difference']:.2g}"
             f" (of {checked['largest_logit']:.3g}), mean KL {checked['mean_kl']:.2g}{answers}"
         )
+        if "not_scored" in told:
+            console.print(f"  not scored: {told['not_scored']}")
         if score is not None:
             console.print(f"  {score['metric']} on {score['rows']} test rows: {_interval(score['exported'])},", end=" ")
             console.print(f"a loss of {_interval(score['loss'])} against {_interval(score['tuned'])}")

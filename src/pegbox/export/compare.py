@@ -1,19 +1,22 @@
 """Is an export the model that was measured? What both say to the same rows, held against each other.
 
     largest difference    max |a - b| over all logits compared
-    mean KL               mean over places of sum p (log p - log q), p = softmax of the measured model's logits, in nats
+    mean KL               mean over places of the divergence, in nats, of what the logits mean:
+        one of several        sum p (log p - log q),  p = softmax
+        each by itself        the same of each label and its absence, summed,  p = sigmoid
+        numbers               (a - b)^2 / 2 summed, of normal distributions of deviation 1 around them
 
-Outputs over tokens or labels are judged by their KL: it is what a reader of the answers can notice. Single numbers (a
-regression) have none, and are judged by their difference alone.
+The KL is what a reader of the answers can notice; a shift of all logits, say, changes nothing in the first case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import logsigmoid
 
 from pegbox.export.probe import Said
 
@@ -49,11 +52,14 @@ class Difference:
         }
 
 
-def difference(measured: Said, exported: Said, close: Sequence[bool]) -> Difference:
+Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def difference(measured: Said, exported: Said, close: Sequence[bool], kl: Divergence) -> Difference:
     """Hold what an export says against what the measured model said; `close[i]`: rounding may turn answer i."""
     pairs = list(zip(measured.logits, exported.logits, strict=True))
     assert all(ours.shape == theirs.shape for ours, theirs in pairs)
-    divergence = torch.cat([_kl(ours, theirs) for ours, theirs in pairs])
+    divergence = torch.cat([kl(ours.double(), theirs.double()) for ours, theirs in pairs])
     answered = list(zip(measured.answers, exported.answers, strict=True))
     other = [index for index, (ours, theirs) in enumerate(answered) if list(ours) != list(theirs)]
     return Difference(
@@ -75,10 +81,28 @@ WORDS = {
 }
 
 
-def _kl(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    """float64 [places] of logits [places, V]."""
-    p, q = (logits.double().log_softmax(-1) for logits in (ours, theirs))
+def categorical(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """[places] of logits [places, V] over what excludes each other."""
+    p, q = ours.log_softmax(-1), theirs.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
+
+
+def _each_by_itself(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """[places] of logits [places, K] of labels that may all be there."""
+    signs = ((ours, theirs), (-ours, -theirs))
+    return sum((p.sigmoid() * (logsigmoid(p) - logsigmoid(q))).sum(-1) for p, q in signs)  # type: ignore[return-value]
+
+
+def _numbers(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """[places] of numbers [places, K]."""
+    return ((ours - theirs).square() / 2).sum(-1)
+
+
+# Transformers' name for what a head's outputs mean -> their divergence
+OUTPUTS: Mapping[str | None, Divergence] = {
+    "multi_label_classification": _each_by_itself,
+    "regression": _numbers,
+}
 
 
 def fault(found: Difference, mean_kl: float | None, *, exact: bool) -> str | None:

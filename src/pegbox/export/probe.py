@@ -33,7 +33,7 @@ class Asked:
 class Job:
     """How an export is loaded (`way`: a key of `reload.LOADED`, or onnx), and what it is asked.
 
-    `base`: the untouched model of an adapter; `head` as in `models.load.HEADS`, `labels` of a new head; `texts` for the
+    `base`: the untouched model of an adapter, held as `quantization` says; `head` as in `models.load.HEADS`, `labels` of a new head; `texts` for the
     tokenizer; answers of at most `max_new_tokens` tokens (0: none are asked for) end at one of `stop_ids`.
     """
 
@@ -46,6 +46,7 @@ class Job:
     texts: Sequence[str]
     max_new_tokens: int
     stop_ids: Sequence[int]
+    quantization: str | None = None
 
     def write(self, folder: Path) -> None:
         """Put the job into its folder."""

@@ -84,8 +84,7 @@ def _gguf(job: Job) -> PreTrainedModel:
 def _peft(job: Job) -> PreTrainedModel:
     from peft import PeftModel
 
-    options = {"num_labels": len(job.labels)} if job.labels else {}
-    base = models.HEADS[job.head].from_pretrained(job.base, dtype=torch.float32, **options)
+    base = _base(job)
     tokenizer = models.load_tokenizer(Path(job.export))
     if len(tokenizer) > base.get_input_embeddings().num_embeddings:
         base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -93,12 +92,23 @@ def _peft(job: Job) -> PreTrainedModel:
     return PeftModel.from_pretrained(base, job.export)  # type: ignore[return-value]  # it forwards all that is asked
 
 
+def _base(job: Job) -> Any:
+    """The untouched model. One of 4 or 8 bits as pegbox holds it: bitsandbytes' own layers round in other places."""
+    if job.quantization is not None:
+        return models.load_model(
+            Path(job.base), job.head, labels=job.labels, quantization=job.quantization, kernels=False
+        )
+    options = {"num_labels": len(job.labels)} if job.labels else {}
+    return models.HEADS[job.head].from_pretrained(job.base, dtype=torch.float32, **options)
+
+
 def _own(job: Job) -> PreTrainedModel:
     added = (
         models.load_tokenizer(Path(job.export)).get_vocab().keys() - models.load_tokenizer(Path(job.base)).get_vocab()
     )
     tokens = sorted(added, key=models.load_tokenizer(Path(job.export)).get_vocab().__getitem__)
-    model = models.load_model(Path(job.base), job.head, labels=job.labels, add_tokens=tokens, apart=True)
+    options: dict[str, Any] = {"add_tokens": tokens, "apart": True, "quantization": job.quantization}
+    model = models.load_model(Path(job.base), job.head, labels=job.labels, **options)
     METHODS["adapter"].restore(model, None, Path(job.export))
     return model
 

@@ -47,9 +47,15 @@ def resolve(name: str) -> ModelFolder:
     update = _update(name)
     if update is None:
         return sources.resolve(name)
+
+    def build(out: Path) -> None:
+        update.build(out)
+        if fault := sources.fault(out):  # as where another process of several writes for all
+            raise RecipeError(f"the merged model {fault}", cure="start the command again")
+
     key = receipt.text_hash(json.dumps([sorted(update.files.items()), sorted(update.base.items())]))
     try:
-        return ModelFolder(name, built_once(f"merged-{key[:32]}-{FORMAT}", update.build), f"{update.kind}, merged")
+        return ModelFolder(name, built_once(f"merged-{key[:32]}-{FORMAT}", build), f"{update.kind}, merged")
     except RecipeError as error:
         raise RecipeError(f"{name}: {error.what}", where="model", cure=error.cure or CURE) from error
 
@@ -103,9 +109,18 @@ def _keep_licence(known: Mapping[str, str] | None, out: Path) -> None:
 def _of_peft(path: Path) -> Update:
     try:
         told = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
-        base = resolve(str(told["base_model_name_or_path"]))
+        name = told["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path / ADAPTER} cannot be read: {error}", where="model", cure=CURE) from None
+    if not (path / WEIGHTS).is_file():
+        raise RecipeError(f"the folder {path} has no {WEIGHTS}", where="model", cure="pickled weights are never read")
+    if not isinstance(name, str) or Path(name).absolute() == path.absolute():
+        raise RecipeError(f"{path / ADAPTER} names no base model: {name}", where="model", cure=CURE)
+    try:
+        base = resolve(name)
+    except RecipeError as error:
+        what = f"the base of the adapter {path} cannot be had: {error.what}"
+        raise RecipeError(what, where="model", cure=error.cure) from error
     files = dict(checkpoint.hashes(path))
     hashes = {name: digest for name, digest in checkpoint.hashes(base.path) if name != CARD}
     return Update("adapter", files, hashes, lambda out: _merge_peft(path, told, base, out))
@@ -127,12 +142,26 @@ def _merge_peft(path: Path, told: Mapping[str, Any], base: ModelFolder, out: Pat
     labels = [] if head == "causal_lm" else [f"LABEL_{index}" for index in range(_outputs(path))]
     model: Any = models.load_model(base.path, head, labels=labels, add_tokens=added, kernels=False)
     try:
-        model = PeftModel.from_pretrained(model, str(path)).merge_and_unload()
-    except (AttributeError, ValueError, RuntimeError, TypeError) as error:
+        wrapper = PeftModel.from_pretrained(model, str(path))
+        _refuse_misfit(path, wrapper)
+        model = wrapper.merge_and_unload()
+    except (AttributeError, KeyError, ValueError, RuntimeError, TypeError) as error:
         what = f"PEFT cannot merge the adapter ({told.get('peft_type')}): {error}"
         raise RecipeError(what, cure="give the base model, or an adapter that can be merged") from error
     whole.save(model, tokenizer, models.stop_ids(path) or models.stop_ids(base.path), out)
     _keep_licence(licence_of(base), out)
+
+
+def _refuse_misfit(path: Path, wrapper: Any) -> None:
+    """Raise RecipeError where a tensor of the adapter has no place, or a place no tensor: PEFT warns, and draws it anew."""
+    from peft import get_peft_model_state_dict
+
+    learnt = get_peft_model_state_dict(wrapper, save_embedding_layers=False).keys()
+    with safe_open(path / WEIGHTS, "pt") as saved:
+        stored = set(saved.keys())
+    known = {*learnt, *wrapper.state_dict()}  # embeddings that were saved whole are the base model's
+    if odd := sorted((learnt - stored) | (stored - known)):
+        raise RecipeError(f"the adapter does not fit its base model: {', '.join(odd[:3])}", cure=CURE)
 
 
 def _outputs(path: Path) -> int:

@@ -7,6 +7,7 @@ place. Where numbers were rounded on the way, all test rows are answered once mo
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from pegbox.data.formats import to_record, with_placeholder
 from pegbox.data.records import Example, Record, Row
 from pegbox.errors import ChangedError, RecipeError
 from pegbox.evaluation.score import score
@@ -58,6 +60,8 @@ class Format:
 def _adapter(run: Run, out: Path) -> Path:
     if (run.folder.model / "config.json").is_file():
         raise RecipeError("the run trained a whole model, and no adapter", where="--format", cure="export it as merged")
+    if _way_of_adapter(run) == "peft" and importlib.util.find_spec("peft") is None:
+        raise RecipeError("the adapter is checked by PEFT, which is not there", cure="pip install 'pegbox[peft]'")
     shutil.copytree(run.folder.model, out, dirs_exist_ok=True)
     return out
 
@@ -114,7 +118,9 @@ def export(run: Run, formats: Sequence[str], out: Path, *, rows: int = ROWS) -> 
     model, or has its place taken; ChangedError where an export is not the model that was measured: it is not kept.
     """
     run.refuse_unfinished()
+    formats = list(dict.fromkeys(formats))
     _refuse(formats, out)
+    _refuse_changed(run)
     lines = list(run.folder.read_lines("predictions.jsonl"))
     count = min(rows, len(lines))
     chosen = [lines[index * len(lines) // count] for index in range(count)]
@@ -124,13 +130,34 @@ def export(run: Run, formats: Sequence[str], out: Path, *, rows: int = ROWS) -> 
         measured = _Measured.of(run, chosen, [by_id.get(line["id"]) or _typed(run, line) for line in chosen])
     out.mkdir(parents=True, exist_ok=True)
     report = out / REPORT
-    known: dict[str, Any] = json.loads(report.read_text("utf-8"))["formats"] if report.is_file() else {}
-    found = {}
+    known, found = _known(report), {}
     for name in formats:
-        found[name] = _one(run, name, out, measured, records)
-        told = {"run": str(run.path.absolute()), "formats": known | found}
-        report.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        found[name] = {"run": str(run.path.absolute())} | _one(run, name, out, measured, records)
+        report.write_text(json.dumps({"formats": known | found}, indent=2) + "\n", encoding="utf-8")
     return {"run": str(run.path), "out": str(out), "formats": found}
+
+
+def _known(report: Path) -> dict[str, Any]:
+    """The formats that are there already. Raises RecipeError for somebody else's file of that name."""
+    if not report.is_file():
+        return {}
+    try:
+        known: dict[str, Any] = json.loads(report.read_text("utf-8"))["formats"]
+        if all("checked" in told for told in known.values()):
+            return known
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise RecipeError("this file is none of pegbox's", where=str(report), cure="give a new folder with --out")
+
+
+def _refuse_changed(run: Run) -> None:
+    """Raise ChangedError where the run's model is not the one that was measured."""
+    known = run.receipt["model_files"]
+    if odd := [name for name, digest in checkpoint.hashes(run.folder.model) if known.get(name) != digest]:
+        cure = "put back the files that the run wrote; `pegbox verify` lists what is not as it was"
+        raise ChangedError(
+            f"the model has changed since it was measured: {', '.join(odd)}", where=str(run.path), cure=cure
+        )
 
 
 def _records(run: Run, lines: Sequence[Mapping[str, Any]]) -> list[Record] | None:
@@ -145,7 +172,8 @@ def _typed(run: Run, line: Mapping[str, Any]) -> Record:
     roles = task.typed(line["input"])
     if isinstance(task, LanguageTask) and not task.state().get("plain"):
         roles = {"prompt": line["input"], "completion": line["reference"]}
-    return run.task_record(Row(line["id"], {run.recipe.data.column(role): value for role, value in roles.items()}))
+    values = with_placeholder(roles, task.kind, {})
+    return to_record(Row(line["id"], values), task.kind, {}, run.recipe.data.instruction)
 
 
 def _refuse(formats: Sequence[str], out: Path) -> None:
@@ -190,7 +218,7 @@ def _asked(example: Example, task: Task) -> Asked:
         learnt = [place for place, weight in enumerate(example.loss_weights) if weight > 0 and place]
         first = learnt[0] if learnt[0] > 1 else max(1, len(ids) // 2)  # where all is learnt: the first half
         return Asked(ids, types, [place - 1 for place in learnt[:PLACES]], ids[:first])
-    return Asked(ids, types, range(min(len(ids), PLACES)) if task.head in OVER_TOKENS else ())
+    return Asked(ids, types, list(range(min(len(ids), PLACES))) if task.head in OVER_TOKENS else ())
 
 
 def _one(run: Run, name: str, out: Path, measured: _Measured, records: Sequence[Record] | None) -> dict[str, Any]:
@@ -200,30 +228,42 @@ def _one(run: Run, name: str, out: Path, measured: _Measured, records: Sequence[
         draft = Path(work) / name
         draft.mkdir()
         with step(f"{name} written"):
-            loaded = form.write(run, draft)
+            loaded = _written(form, run, draft)
         job = Job(
             way=form.way(run),
             export=str(loaded),
             base=str(run.base_folder),
             head=run.task.head,
             labels=run.task.labels,
+            quantization=run.recipe.model.quantization,
             rows=measured.asked,
             texts=measured.texts,
             max_new_tokens=(run.recipe.evaluate.max_new_tokens or 0) if measured.said.answers else 0,
             stop_ids=sorted(run.task.renderer.stop_ids),
         )
         with step(f"{name} loaded in a fresh process, and asked"):
-            found = compare.difference(measured.said, _ask(job, Path(work)), measured.close)
+            outputs = compare.OUTPUTS.get(run.task.problem_type, compare.categorical)
+            found = compare.difference(measured.said, _ask(job, Path(work)), measured.close, outputs)
         if fault := compare.fault(found, form.mean_kl, exact=form.exact):
             cure = "this is a fault of pegbox or of the library that loads it: please report it; nothing was kept"
             raise ChangedError(f"the export is not the model that was measured: {fault}", where=name, cure=cure)
         told = {"files": dict(checkpoint.hashes(draft)), "bytes": sum(file.stat().st_size for file in draft.iterdir())}
         told |= {"exact": form.exact, "checked": {"rows": len(measured.asked), **found.to_json()}}
-        if not form.exact and records is not None:
+        if records is None and not form.exact:
+            told["not_scored"] = "the test rows are not there as they were"
+        elif records is not None and not form.exact:
             with step(f"{name} scored on the test rows"):
                 told["score"] = _scored(run, job, records)
         draft.rename(out / name)
     return told
+
+
+def _written(form: Format, run: Run, draft: Path) -> Path:
+    """What is to be loaded. Raises RecipeError, of the run and not of a folder on the way, where it cannot be written."""
+    try:
+        return form.write(run, draft)
+    except RecipeError as error:
+        raise RecipeError(error.what, where=str(run.path), cure=error.cure) from error
 
 
 def _ask(job: Job, work: Path) -> Said:

@@ -72,8 +72,13 @@ class Run:
         """Where the untouched model lies. Raises RecipeError where it is no longer the one that was trained."""
         from pegbox.finished.continuing import resolve  # it looks into runs in its turn
 
-        folder = resolve(self.recipe.model.name).path
-        known = self.receipt["model"]["files"]
+        known, kept = self.receipt["model"]["files"], Path(self.receipt["model"].get("folder", ""))
+        try:
+            folder = resolve(self.recipe.model.name).path
+        except RecipeError:  # a checkpoint that was pruned since, say: what was made of it may still be there
+            if not (kept / "config.json").is_file():
+                raise
+            folder = kept
         if changed := [name for name, digest in hashes(folder) if known.get(name, digest) != digest]:
             cure = "put the model back that the run was made from"
             raise RecipeError(f"the base model has changed since: {', '.join(changed)}", where=str(folder), cure=cure)

@@ -57,8 +57,9 @@ def applies(x: torch.Tensor, weight: torch.Tensor) -> bool:
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """`x` [..., in], `weight` [out, in], `bias` [out] -> [..., out]; oneDNN's where it applies, else the plain form."""
     if applies(x, weight):
-        out: torch.Tensor = _OneDnnLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return out
+        # in rows: what a Function gives must be no view, or nobody may add to it in place
+        out: torch.Tensor = _OneDnnLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+        return out.view(*x.shape[:-1], -1)
     return plain_linear(x, weight, bias)
 
 

@@ -49,7 +49,7 @@ class LoraLinear(nn.Module):
         lora_a, lora_b = start(self.frozen_weight().detach(), settings, generator)
         # in at least float32, whatever the base is held in: smaller updates would be lost
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        lora_a, lora_b = (factor.to(self.weight.device, dtype) for factor in (lora_a, lora_b))
+        lora_a, lora_b = (factor.to(self.weight.device, dtype).contiguous() for factor in (lora_a, lora_b))
         self.lora_A, self.lora_B = nn.Parameter(lora_a), nn.Parameter(lora_b)
         taken_off = bool(lora_b.any())
         self.register_buffer("start_A", lora_a.clone() if taken_off else None, persistent=False)

@@ -224,9 +224,9 @@ def merge(model: PreTrainedModel, settings: Peft | None) -> None:
 def _expand(model: PreTrainedModel) -> None:
     """Hold the base model's weights in full under the same adapter: PEFT would write into rounded ones."""
     learnt, wrapper = _adapter(model), vars(model)[KEPT]
+    quantization.expand(model)  # first: some of PEFT's methods refuse to be taken out of a quantized model
     with _wrapped(model):
         wrapper.base_model.unload()
-    quantization.expand(model)
     config = wrapper.peft_config[ADAPTER]
     config.inference_mode = True
     _insert(model, config, 0, "method")

@@ -1,6 +1,7 @@
 """New tokens: the vocabulary grown, and their rows of the embeddings kept apart where nothing else of these learns.
 
-A new token starts at the mean of the embeddings of the pieces that its text was cut into before, so that a model that has
+A new token starts at the mean of the embeddings of the pieces that its text was cut into before (of all, where a tokenizer
+drops it, as many do white space), so that a model that has
 never seen it takes it for something like what it stands for (random rows begin far from all others). Tied weights stay tied.
 
 Where the model's own weights are frozen, only the new rows may learn. They are a parameter [n, D] of their own, looked up
@@ -47,7 +48,7 @@ def grow(
     with torch.no_grad():
         for weight in {id(module.weight): module.weight for module in layers.values()}.values():
             for row, ids in enumerate(pieces, start=size):
-                weight[row] = weight[ids].mean(0)
+                weight[row] = (weight[ids] if ids else weight[:size]).mean(0)
     if apart:
         _part(model, layers, size, len(tokens))
 

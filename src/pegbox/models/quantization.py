@@ -61,8 +61,10 @@ def expand(model: PreTrainedModel) -> None:
         plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
         plain.weight, plain.bias = nn.Parameter(dequantized(module), requires_grad=False), module.bias
         model.set_submodule(name, plain.train(module.training))
-    if quantized:
-        model.hf_quantizer.remove_quantization_config(model)  # type: ignore[operator, union-attr]
+    if (quantizer := vars(model).pop("hf_quantizer", None)) is not None:
+        quantizer.remove_quantization_config(model)
+        for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):  # that PEFT looks at
+            vars(model).pop(flag, None)
 
 
 def count(parameter: nn.Parameter) -> int:

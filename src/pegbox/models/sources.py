@@ -57,9 +57,9 @@ def _local(name: str) -> ModelFolder | None:
         weights = path if run is None else run / "model"
         if run is not None:
             _refuse_unusable(name, run)
-        if fault := _fault(weights):
+        if lack := fault(weights):
             cure = "give the folder that holds config.json and *.safetensors (pickled weights are never read)"
-            raise RecipeError(f"the folder {name} {fault}", where="model", cure=cure)
+            raise RecipeError(f"the folder {name} {lack}", where="model", cure=cure)
         return ModelFolder(name, weights, "folder" if run is None else RUN)
     if not path.is_file():
         return None
@@ -122,8 +122,8 @@ def _in_hub_cache(name: str) -> Path | str:
         path = Path(snapshot_download(name, local_files_only=True, allow_patterns=list(packages.MODEL_FILES)))
     except LocalEntryNotFoundError:
         return "not in the hub cache, or not all of it"
-    fault = _fault(path)
-    return f"the hub cache's copy {fault}" if fault else path
+    lack = fault(path)
+    return f"the hub cache's copy {lack}" if lack else path
 
 
 def _on_hub(name: str) -> Path | str:
@@ -145,11 +145,11 @@ def _on_hub(name: str) -> Path | str:
         return "the hub has no such model, or a private one"
     except Exception as error:  # the HTTP library's own errors, which change with it: whatever it is, go on
         return f"the hub could not be used ({type(error).__name__}: {str(error).split(chr(10))[0]})"
-    fault = _fault(path)
-    return f"the hub's copy {fault}" if fault else path
+    lack = fault(path)
+    return f"the hub's copy {lack}" if lack else path
 
 
-def _fault(folder: Path) -> str | None:
+def fault(folder: Path) -> str | None:
     """What a folder lacks to be a model, as the end of the sentence "the folder ..."; None where it is whole."""
     if not (folder / "config.json").is_file():
         return "has no config.json" + (", only an adapter" if (folder / ADAPTER).is_file() else "")

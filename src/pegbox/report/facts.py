@@ -33,6 +33,13 @@ def method(recipe: Recipe) -> str:
             return "full fine-tuning"
 
 
+def base(recipe: Recipe) -> str:
+    """How the base model was held, and what was added to it; empty where it was as it is."""
+    model = recipe.model
+    held = [f"held in {model.quantization}"] if model.quantization else []
+    return ", ".join([*held, *([f"{len(model.add_tokens)} new tokens"] if model.add_tokens else [])])
+
+
 def _lora(chosen: Lora) -> str:
     kind = f"{'rs' * chosen.use_rslora}{'DoRA' if chosen.use_dora else 'LoRA'}"
     start = "" if chosen.init_lora_weights is True else f", started by {chosen.init_lora_weights}"
@@ -53,6 +60,7 @@ def training(log: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any], recip
     share = 100 * plan["trainable_parameters"] / plan["parameters"]
     return [
         ("Method", method(recipe)),
+        *([("Base model", told)] if (told := base(recipe)) else []),
         ("Parameters that learnt", f"{plan['trainable_parameters']:,} of {plan['parameters']:,} ({share:.3g} %)"),
         ("Loss", loss_words.told(recipe)),
         ("Updates", f"{done:,} of {plan['updates']:,} planned, {train.batch_size} rows each"),

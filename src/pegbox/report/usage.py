@@ -60,7 +60,9 @@ def without_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     """Python for the libraries that load the model without pegbox; a comment where none does."""
     if not libraries(recipe):
         return "# no other library reads this adapter: its format is pegbox's own"
-    return WITHOUT[recipe.task.kind](recipe, receipt)
+    held = recipe.model.quantization
+    note = f"# the base was held in {held} by bitsandbytes: load it so (quantization_config) for the same numbers\n"
+    return (note if held else "") + WITHOUT[recipe.task.kind](recipe, receipt)
 
 
 def _is_adapter(recipe: Recipe) -> bool:

@@ -103,8 +103,10 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 base = AutoModelForMaskedLM.from_pretrained(PeftConfig.from_pretrained("model").base_model_name_or_path)
-model = PeftModel.from_pretrained(base, "model").eval()
 tokenizer = AutoTokenizer.from_pretrained("model")
+if len(tokenizer) > base.config.vocab_size:
+    base.resize_token_embeddings(len(tokenizer))
+model = PeftModel.from_pretrained(base, "model").eval()
 """
 
 

@@ -83,7 +83,8 @@ def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer 
         moments = load_file(folder / "optimizer.safetensors")
         for key, value in moments.items():
             name, _, field = key.rpartition(".")
-            place = value.clone() if field == "step" else value.to(learnt[name].device, copy=True)
+            # laid out in memory as the parameter is: the fused update walks both alike
+            place = value.clone() if field == "step" else torch.empty_like(learnt[name].detach()).copy_(value)
             optimizer.state[learnt[name]][field] = place
         restore_random(load_file(folder / "random.safetensors"))
     return TrainState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
