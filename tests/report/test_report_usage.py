@@ -190,3 +190,10 @@ def test_a_method_is_named_and_its_model_is_loaded_by_what_can(
     code = usage.without_pegbox(recipe, {"task": {}, "model": {"heads": []}})
     assert ("peft" in code) == ("PEFT" in libraries) and ("from_pretrained" in code) == bool(libraries)
     assert ("no other library" in page.text) == (libraries == "")
+
+
+def test_a_base_that_was_held_otherwise_is_told(tmp_path: Path) -> None:
+    recipe = recipe_of(model={"name": "some/model", "quantization": "nf4", "add_tokens": ["<a>", "<b>"]})
+    page = page_of(tmp_path, recipe, chat_lines(9))
+    assert "held in nf4, 2 new tokens" in page.text and "held in nf4 by bitsandbytes" in page.text
+    assert facts.base(recipe_of()) == ""
