@@ -17,8 +17,9 @@ import pegbox
 from pegbox.errors import ChangedError, RecipeError
 from pegbox.export import compare, reload
 from pegbox.export.probe import Job, Said
-from pegbox.finished import Run, exporting
-from pegbox.finished.exporting import FORMATS, export
+from pegbox.finished import Run, exporting, whole
+from pegbox.finished.exporting import export
+from pegbox.finished.forms import FORMATS, Format
 from tiny_folder import causal_folder, chat_recipe, encoder_folder, sums, write_rows
 from tiny_tasks import MODELS, by_heart
 
@@ -163,7 +164,7 @@ def test_another_model_is_not_kept(fault: str, home: Path, tmp_path: Path, monke
         DAMAGE[fault](out)
         return loaded
 
-    monkeypatch.setitem(FORMATS, "merged", exporting.Format(spoilt, real.way, real.mean_kl, real.exact))  # type: ignore[arg-type]
+    monkeypatch.setitem(FORMATS, "merged", Format(spoilt, real.way, real.mean_kl, real.exact))  # type: ignore[arg-type]
     (tmp_path / "mine.txt").write_text("kept")
     with pytest.raises(ChangedError, match=fault) as refusal:
         export(run, ["merged"], tmp_path)
@@ -181,7 +182,7 @@ def test_an_export_that_cannot_be_loaded_is_not_kept(
         (out / "model.safetensors").write_bytes(b"nothing")
         return loaded
 
-    monkeypatch.setitem(FORMATS, "merged", exporting.Format(broken, real.way, real.mean_kl, real.exact))  # type: ignore[arg-type]
+    monkeypatch.setitem(FORMATS, "merged", Format(broken, real.way, real.mean_kl, real.exact))  # type: ignore[arg-type]
     with pytest.raises(ChangedError, match="cannot be loaded"):
         export(trained(home, "lora"), ["merged"], tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -275,9 +276,7 @@ def test_nothing_is_overwritten_and_what_was_told_stays(home: Path, tmp_path: Pa
 def test_tied_weights_are_stored_once_and_shards_load(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        exporting.whole.save, "__kwdefaults__", {**exporting.whole.save.__kwdefaults__, "max_shard_size": "50KB"}
-    )
+    monkeypatch.setattr(whole.save, "__kwdefaults__", {**whole.save.__kwdefaults__, "max_shard_size": "50KB"})
     run = trained(home, "lora")
     run.export(tmp_path)
     shards = sorted((tmp_path / "merged").glob("*.safetensors"))
