@@ -29,6 +29,7 @@ from pegbox.data.records import Example, PlainText, Record
 from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
 from pegbox.finished import Run
+from pegbox.finished.continuing import resolve
 from pegbox.finished.verifying import verify
 from pegbox.models.load import heads_of, load_model, load_tokenizer
 from pegbox.models.packing import enable_packing
@@ -485,15 +486,17 @@ def test_a_run_can_be_read_on_from_with_the_head_that_it_learnt(
         assert one["answers"]["tuned"] == pytest.approx(other["answers"]["base"], rel=1e-6)
 
 
-def test_an_adapters_run_and_an_unfinished_one_are_no_models(runs: dict[str, Run], rows: Path, tmp_path: Path) -> None:
+def test_an_adapters_run_is_merged_and_an_unfinished_one_is_no_model(
+    runs: dict[str, Run], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEGBOX_CACHE", str(tmp_path / "cache"))
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     shutil.copy(runs["full"].path / "recipe.yaml", unfinished)
     (unfinished / "receipt.json").write_text(json.dumps({"began": "now"}))
-    for path, complaint in ((runs["lora"].path, "adapter"), (runs["lora"].path / "model", "adapter")):
-        with pytest.raises(RecipeError, match=complaint) as caught:
-            pegbox.check(recipe(path, rows, "full", task="classification"))
-        assert "method: full" in str(caught.value.cure)
+    for path in (runs["lora"].path, runs["lora"].path / "model"):
+        assert resolve(str(path)).source == "run, merged"
+        pegbox.check(recipe(path, rows, "full"))
     with pytest.raises(RecipeError, match="no model yet") as caught:
         pegbox.check(recipe(unfinished, rows, "full"))
     assert "--resume" in str(caught.value.cure)
