@@ -127,6 +127,27 @@ def test_every_task_can_be_exported(form: str, tmp_path: Path) -> None:
     assert "score" in found["merged-f16"]
 
 
+@pytest.mark.usefixtures("at_once")
+def test_what_the_reader_of_gguf_passes_over_is_taken_from_the_base(home: Path, tmp_path: Path) -> None:
+    """Llama 3's scaled rotary positions stand in the file, and Transformers does not look there."""
+    shutil.copytree(home / "model", tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    scaled = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }
+    config = json.loads(file.read_text())
+    config["rope_parameters"] = scaled | {"original_max_position_embeddings": 64}
+    file.write_text(json.dumps(config))
+    recipe = chat_recipe(tmp_path / "model", home / "rows.jsonl", train={"max_steps": 3, "report_to": []})
+    recipe |= {"model": {"name": str(tmp_path / "model"), "add_tokens": ["<a>"]}}
+    run = pegbox.train(recipe | {"evaluate": {"max_new_tokens": 3, "few_shot": 0}}, run_dir=tmp_path / "run")
+    assert export(run, ["gguf"], tmp_path / "out")["formats"]["gguf"]["checked"]["mean_kl"] < 1e-4
+
+
 # ---- an export that is another model is not kept ---------------------------------------------------------------------
 
 

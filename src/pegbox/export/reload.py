@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from pegbox.export import onnx
 from pegbox.export.probe import Asked, Job, Said, at_places
@@ -74,11 +74,24 @@ def _whole(job: Job) -> PreTrainedModel:
 
 
 def _gguf(job: Job) -> PreTrainedModel:
+    """The file's weights by Transformers' own reader; and what it reads of the file's keys, where it reads them all."""
     file = Path(job.export)
+    read = AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name)
+    config = AutoConfig.from_pretrained(job.base)
+    if _is_overlooked(config):
+        config.vocab_size = read.vocab_size  # new tokens are in the file
+        read = config
     model: PreTrainedModel = models.HEADS[job.head].from_pretrained(
-        str(file.parent), gguf_file=file.name, dtype=torch.float32
+        str(file.parent), gguf_file=file.name, config=read, dtype=torch.float32
     )
     return model
+
+
+def _is_overlooked(config: Any) -> bool:
+    """Whether Transformers' reader passes over keys of such a model: scaled rotary positions, Gemma's caps, other heads."""
+    scaled = (config.rope_parameters or {}).get("rope_type", "default") != "default"
+    heads = config.model_type == "qwen3" and config.head_dim != 128
+    return scaled or heads or config.model_type in ("gemma2", "gemma3_text")
 
 
 def _peft(job: Job) -> PreTrainedModel:
