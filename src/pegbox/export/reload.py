@@ -19,9 +19,8 @@ from pegbox.export import onnx
 from pegbox.export.probe import Asked, Job, Said, at_places
 from pegbox.methods import METHODS
 from pegbox.models import load as models
+from pegbox.models import new_tokens
 from pegbox.models.gguf_tokenizer import build_tokenizer, special_id
-
-Logits = Callable[[Asked], torch.Tensor]
 
 
 def main(folder: Path) -> None:
@@ -116,10 +115,8 @@ def _base(job: Job) -> Any:
 
 
 def _own(job: Job) -> PreTrainedModel:
-    added = (
-        models.load_tokenizer(Path(job.export)).get_vocab().keys() - models.load_tokenizer(Path(job.base)).get_vocab()
-    )
-    tokens = sorted(added, key=models.load_tokenizer(Path(job.export)).get_vocab().__getitem__)
+    before, after = (models.load_tokenizer(Path(folder)) for folder in (job.base, job.export))
+    tokens = new_tokens.added(before, after)
     options: dict[str, Any] = {"add_tokens": tokens, "apart": True, "quantization": job.quantization}
     model = models.load_model(Path(job.base), job.head, labels=job.labels, **options)
     METHODS["adapter"].restore(model, None, Path(job.export))

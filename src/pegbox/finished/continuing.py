@@ -21,13 +21,14 @@ from pegbox.cache import FORMAT, built_once
 from pegbox.errors import RecipeError
 from pegbox.finished import whole
 from pegbox.finished.run import Run
+from pegbox.methods.lora_files import WEIGHTS
 from pegbox.models import load as models
-from pegbox.models import sources
+from pegbox.models import new_tokens, sources
 from pegbox.models.licences import licence_of
 from pegbox.models.sources import ADAPTER, CARD, ModelFolder
 from pegbox.runs import checkpoint, receipt
 
-MANIFEST, WEIGHTS = "manifest.json", "adapter_model.safetensors"
+MANIFEST = "manifest.json"
 HEADS = {"CAUSAL_LM": "causal_lm", "SEQ_CLS": "sequence_classification", "TOKEN_CLS": "token_classification"}
 CURE = "give a model, or a run of method full, freeze or lora"
 
@@ -138,7 +139,7 @@ def _merge_peft(path: Path, told: Mapping[str, Any], base: ModelFolder, out: Pat
         raise RecipeError("merging what PEFT wrote needs PEFT", cure="pip install 'pegbox[peft]'") from None
     before = models.load_tokenizer(base.path)
     tokenizer = models.load_tokenizer(path) if (path / "tokenizer_config.json").is_file() else before
-    added = sorted(tokenizer.get_vocab().keys() - before.get_vocab().keys(), key=tokenizer.get_vocab().__getitem__)
+    added = new_tokens.added(before, tokenizer)
     labels = [] if head == "causal_lm" else [f"LABEL_{index}" for index in range(_outputs(path))]
     model: Any = models.load_model(base.path, head, labels=labels, add_tokens=added, kernels=False)
     try:

@@ -25,7 +25,7 @@ from pegbox.export import compare, reload
 from pegbox.export.probe import PLACES, Asked, Job, Said
 from pegbox.export.reload import served
 from pegbox.finished.forms import FORMATS, Format
-from pegbox.finished.intact import Subject
+from pegbox.finished.intact import Subject, evenly
 from pegbox.finished.run import Run
 from pegbox.kernels import linear
 from pegbox.models.generation import CLOSE, Answer, generate
@@ -50,16 +50,15 @@ def export(run: Run, formats: Sequence[str], out: Path, *, rows: int = ROWS) -> 
     formats = list(dict.fromkeys(formats))
     _refuse(formats, out)
     _refuse_changed(run)
+    report = out / REPORT
+    known, found = _known(report), {}
     lines = list(run.folder.read_lines("predictions.jsonl"))
-    count = min(rows, len(lines))
-    chosen = [lines[index * len(lines) // count] for index in range(count)]
+    chosen = evenly(lines, rows)
     records = _records(run, lines)
     by_id = dict(zip([line["id"] for line in lines], records or [], strict=False))
     with step("the measured model asked"):
         measured = _Measured.of(run, chosen, [by_id.get(line["id"]) or _typed(run, line) for line in chosen])
     out.mkdir(parents=True, exist_ok=True)
-    report = out / REPORT
-    known, found = _known(report), {}
     for name in formats:
         found[name] = {"run": str(run.path.absolute())} | _one(run, name, out, measured, records)
         report.write_text(json.dumps({"formats": known | found}, indent=2) + "\n", encoding="utf-8")

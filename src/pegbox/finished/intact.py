@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pegbox.data.fingerprint import files_of, given_of, sources_of
 from pegbox.data.formats import to_record
@@ -22,6 +22,7 @@ from pegbox.finished.run import Run
 from pegbox.runs import checkpoint
 from pegbox.runs.folder import RunFolder
 
+Line = TypeVar("Line")
 NAMED = 3  # files, rows or numbers in a message
 PUT_BACK = "put back the files that the run wrote, or make the run again from its recipe"
 
@@ -169,6 +170,12 @@ def _judged(
     if parts:
         return Finding(False, "; ".join(parts), cure)
     return Finding(True, "1, as it was" if len(known) == 1 else f"{len(known)}, all as they were")
+
+
+def evenly(lines: Sequence[Line], count: int) -> list[Line]:
+    """So many lines, evenly spaced; all where there are no more."""
+    count = min(count, len(lines))
+    return [lines[index * len(lines) // count] for index in range(count)]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from pegbox import runtime
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
 from pegbox.finished import intact
-from pegbox.finished.intact import PUT_BACK, Finding, Subject, listed
+from pegbox.finished.intact import PUT_BACK, Finding, Subject, evenly, listed
 from pegbox.finished.scoring import score_run
 from pegbox.models import load as models
 from pegbox.progress import bar
@@ -183,7 +183,7 @@ def _answers(subject: Subject) -> Finding:
         return Finding(None, "no row was asked again", "ask some with --rows")
     if subject.found["base model"].ok is not True:
         return Finding(None, "cannot be asked: the model is loaded over its base, which is not there as it was")
-    chosen = [lines[index * len(lines) // count] for index in range(count)]
+    chosen = evenly(lines, count)
     if records is None:
         return Finding(None, "cannot be asked: the test rows are not there as they were", ROWS_BACK)
     run, close = subject.run, subject.evaluation["close_calls"]["tuned"]

@@ -35,15 +35,21 @@ def add(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> None:
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in tokens])
 
 
+def added(before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase) -> list[str]:
+    """The tokens that `after` has and `before` has not, in the order of their ids."""
+    ids = after.get_vocab()
+    return sorted(ids.keys() - before.get_vocab().keys(), key=ids.__getitem__)
+
+
 def grow(
     model: PreTrainedModel, before: PreTrainedTokenizerBase, after: PreTrainedTokenizerBase, *, apart: bool
 ) -> None:
     """Give the model a row for each token that `after` has and `before` has not; `apart`: they alone shall learn."""
-    size, tokens = len(before), sorted(set(after.get_vocab().items()) - set(before.get_vocab().items()), key=_id)
-    assert [token_id for _, token_id in tokens] == list(range(size, size + len(tokens)))
+    size, tokens = len(before), added(before, after)
+    assert after.convert_tokens_to_ids(tokens) == list(range(size, size + len(tokens)))
     if size + len(tokens) > model.config.get_text_config().vocab_size:
         model.resize_token_embeddings(size + len(tokens), mean_resizing=False)
-    pieces = [before.encode(token, add_special_tokens=False) for token, _ in tokens]
+    pieces = [before.encode(token, add_special_tokens=False) for token in tokens]
     layers = _vocabulary_layers(model)
     with torch.no_grad():
         for weight in {id(module.weight): module.weight for module in layers.values()}.values():
@@ -51,10 +57,6 @@ def grow(
                 weight[row] = (weight[ids] if ids else weight[:size]).mean(0)
     if apart:
         _part(model, layers, size, len(tokens))
-
-
-def _id(token: tuple[str, int]) -> int:
-    return token[1]
 
 
 def _vocabulary_layers(model: PreTrainedModel) -> dict[str, Any]:
