@@ -32,6 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("report", "export"),
     ("finished",),
+    ("ready",),
+    ("record",),
     ("pipeline",),
     ("checking",),
     ("demo", "search", "lightning"),

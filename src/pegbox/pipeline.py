@@ -7,65 +7,48 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
-from pegbox import runtime, trackers
-from pegbox.data.fingerprint import files_of, sources_of
+from pegbox import record, runtime, trackers
 from pegbox.data.prepare import Prepared, prepare
 from pegbox.data.records import Record
 from pegbox.data.render import Renderer
-from pegbox.data.splits import SPLITS, Splits
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
+from pegbox.evaluation.score import value_of
 from pegbox.finished import Run
 from pegbox.finished.continuing import resolve
 from pegbox.finished.scoring import answer_all, ask_tuned, ask_untouched, predictions, score_run
 from pegbox.methods import METHODS
 from pegbox.metrics import lookup, own_metrics
 from pegbox.models import load as models
-from pegbox.models.licences import licence_of
 from pegbox.models.packing import enable_packing
-from pegbox.models.sources import CARD, ModelFolder
+from pegbox.models.sources import ModelFolder
 from pegbox.progress import step
-from pegbox.recipe import Recipe, own_files
+from pegbox.ready import Ready
+from pegbox.recipe import Recipe
 from pegbox.recipe import dump as dump_recipe
 from pegbox.recipe import load as load_recipe
 from pegbox.recipe.sources import source_of
 from pegbox.report import card, html
-from pegbox.runs import checkpoint, receipt
+from pegbox.runs import changes, checkpoint, durable, receipt
 from pegbox.runs.checkpoint import TrainState
-from pegbox.runs.folder import RunFolder
+from pegbox.runs.folder import RECIPE, RunFolder
 from pegbox.runtime import Ranks
 from pegbox.tasks import TASKS, Task
 from pegbox.training import loop
-from pegbox.training.loop import Job
-from pegbox.training.plan import Plan, make_plan
+from pegbox.training.job import Job, Judge
+from pegbox.training.plan import make_plan
+from pegbox.training.validation import LOSS
 
 log = logging.getLogger("pegbox")
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Steps 1 and 2 done: trusted rows, the model with the weights that will learn, and the plan."""
-
-    recipe: Recipe
-    source: ModelFolder
-    task: Task
-    data: Prepared
-    model: PreTrainedModel
-    plan: Plan
-
-    def rate_factor(self, name: str) -> float:
-        """How many times as fast as others a parameter learns."""
-        return METHODS[self.recipe.method.kind].rate_factor(self.recipe.method, name)
 
 
 def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
@@ -107,7 +90,7 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
     packed = kernels and enable_packing(model, data.train)
     share_prefix = not models.has_dropout(model)
     plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=share_prefix)
-    return Ready(recipe, source, task, data, model, plan)
+    return Ready(recipe, source, task, data, model, plan, kernels)
 
 
 def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
@@ -115,7 +98,8 @@ def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     evaluate = recipe.evaluate
     primary = evaluate.primary or task.primary(data.splits.train)
     metrics = evaluate.metrics or tuple(dict.fromkeys((primary, *task.metrics)))
-    _refuse_unfit((primary, *metrics), task, data.splits.train[0])
+    choosing = {recipe.train.metric_for_best_model} - {LOSS}
+    _refuse_unfit((primary, *metrics, *choosing), task, data.splits.train[0])
     tokens = evaluate.max_new_tokens or -(-5 * task.longest_answer(data.train) // 4)
     chosen = {
         "loss": task.loss_settings,
@@ -159,31 +143,35 @@ def train(
             RunFolder.refuse_used(path)
         loaded = load_recipe(recipe, overrides)
         _find_model(loaded, ranks)
-        return _run(loaded, ranks, kernels, lambda ready: (_begin(path, ready, ranks), TrainState()))
+        return _run(loaded, ranks, kernels, lambda ready: (record.begin(path, ready, ranks), TrainState()))
 
 
-def resume(run_dir: str | Path, *, kernels: bool = True) -> Run:
+def resume(run_dir: str | Path, *, accept: Sequence[str] = ()) -> Run:
     """Go on with a run from its newest whole checkpoint; a run without one starts over.
 
-    Raises RecipeError where the data, or the user's own Python, is not that with which the run began.
+    `accept`: keys of what may differ from how the run began (`runs.changes`). Raises RecipeError where anything else does.
     """
     with runtime.joined_ranks() as ranks:
         folder = RunFolder.open(Path(run_dir))
-        recipe = load_recipe(folder.path / "recipe.yaml")
-        first = folder.read_json("receipt.json")
-        known = first["data"] | first["code"]
-        changed = [name for name, digest in receipt.file_hashes(known).items() if digest != known[name]]
-        changed += [name for name in files_of(sources_of(recipe)) if name not in known]
-        if changed:
-            cure = "put the files back, or start a new run"
-            raise RecipeError(f"files have changed since the run began: {', '.join(changed)}", cure=cure)
-        newest = checkpoint.newest(folder.checkpoints)
-        state = TrainState(step=int(newest.name.removeprefix("step-"))) if newest else TrainState()
-        if ranks.is_first:
-            trackers.remember(folder, recipe)
-            folder.truncate_logs(state.step)
+        recipe, first = load_recipe(folder.path / RECIPE), folder.read_json("receipt.json")
         _find_model(recipe, ranks)
-        return _run(recipe, ranks, kernels, lambda ready: (folder, state))
+        found = record.changed(first, recipe)
+        changes.refuse_unaccepted(found, accept)
+        torch.set_num_threads(first["hardware"]["threads"])
+        newest = checkpoint.newest(folder.checkpoints)
+        at_once = first["plan"]["micro_batch_tokens"]
+        state = checkpoint.state_of(newest) if newest else TrainState(micro_batch_tokens=at_once)
+
+        def go_on(ready: Ready) -> tuple[RunFolder, TrainState]:
+            if ranks.is_first:
+                trackers.remember(folder, recipe)
+                folder.truncate_logs(state.logs)
+                record.go_on(folder, ready, ranks, found)
+                folder.tell(state.step, "resumed", accepted=[key for key, _ in found])
+            ranks.wait()
+            return folder, state
+
+        return _run(recipe, ranks, not first["no_kernels"], go_on)
 
 
 def _find_model(recipe: Recipe, ranks: Ranks) -> None:
@@ -212,55 +200,6 @@ def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], t
         return run
 
 
-def _begin(path: Path, ready: Ready, ranks: Ranks) -> RunFolder:
-    """The run folder with what is known before training (the first rank makes it)."""
-    if ranks.is_first:
-        folder = RunFolder.create(path)
-        folder.write("recipe.yaml", dump_recipe(ready.recipe))
-        findings = [finding.to_json() for finding in ready.data.findings]
-        folder.write_json("data.json", {"findings": findings, "shape": ready.data.shape})
-        folder.write_lines("splits.jsonl", _sides(ready.data.splits))
-        folder.write_json("receipt.json", _first_receipt(ready, ranks))
-    ranks.wait()
-    return RunFolder(path)
-
-
-def _sides(splits: Splits) -> Iterator[dict[str, Any]]:
-    """Which row went where, each once."""
-    for name in (*SPLITS, "left_out"):
-        rows = getattr(splits, name)
-        told = ({"id": record.where, "split": name, "group": record.group} for record in rows)
-        yield from (line for line, _ in groupby(told))  # those of a source of weight 2 stand twice in train
-
-
-def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
-    recipe, renderer = ready.recipe, ready.task.renderer
-    return {
-        "began": receipt.now(),
-        "versions": receipt.versions(),
-        "hardware": receipt.hardware(ready.model.device) | {"ranks": ranks.world},
-        "seed": recipe.seed,
-        "data": receipt.file_hashes(files_of(sources_of(recipe))),
-        "code": receipt.file_hashes(own_files(recipe)),
-        "rows": {name: len(getattr(ready.data.splits, name)) for name in SPLITS},
-        "model": {
-            "name": ready.source.name,
-            "source": ready.source.source,
-            "folder": str(ready.source.path),
-            "licence": licence_of(ready.source),
-            "heads": sorted(ready.task.heads),
-            # a card says nothing to the model, and the hub's are mended after the model was published
-            "files": {name: digest for name, digest in checkpoint.hashes(ready.source.path) if name != CARD},
-            "stop_ids": sorted(renderer.stop_ids),
-            "template": receipt.text_hash(str(renderer.tokenizer.chat_template or "")),
-        },
-        "task": ready.task.state(),
-        "plan": ready.plan.to_json(),
-        "kernels": models.kernels_of(ready.model),
-        "test_scored": 0,
-    }
-
-
 def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metrics: trackers.Log) -> None:
     """Step 3: train, and save the chosen weights."""
     began, resumed_at = time.monotonic(), state.step
@@ -278,12 +217,13 @@ def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metri
         log=metrics,
         ranks=ranks,
         rate_factor=ready.rate_factor,
+        judge=_judge_of(ready),
     )
     with runtime.metered(ready.model.device) as energy:
         state = loop.train(job, state)
     if not ranks.is_first:
         return
-    save_model(ready, folder.model)
+    _keep_model(ready, folder)
     facts = {
         "seconds": {"training": time.monotonic() - began},
         "tokens": state.tokens,
@@ -291,10 +231,45 @@ def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metri
         "energy": energy,
         "resumed_at": resumed_at,
         "chosen_step": state.best_step or state.step,
-        "best_validation_loss": state.best_loss,
+        "best_validation": {
+            "metric": job.judge.metric if job.judge else LOSS,
+            "value": state.best_value,
+            "greater_is_better": job.judge is not None and job.judge.greater_is_better,
+        },
+        "micro_batch_tokens": state.micro_batch_tokens,
+        "events": Counter(line["event"] for line in folder.read_lines("events.jsonl")),
         "model_files": dict(checkpoint.hashes(folder.model)),
     }
     folder.write_json("receipt.json", folder.read_json("receipt.json") | facts)
+
+
+def _judge_of(ready: Ready) -> Judge | None:
+    """What scores the validation rows by `train.metric_for_best_model`; None where that is the loss."""
+    task, recipe, name = ready.task, ready.recipe, ready.recipe.train.metric_for_best_model
+    if name == LOSS:
+        return None
+    metric, tokens = lookup(name, where="train.metric_for_best_model"), recipe.evaluate.max_new_tokens
+    rows = systems.choose(ready.data.splits.validation, recipe.evaluate.max_rows, recipe.seed)
+    assert tokens is not None
+
+    def score() -> float:
+        with runtime.autocast(ready.model.device, runtime.use_bf16(ready.model.device, recipe.train.bf16)):
+            return value_of(metric, task, rows, task.predict(ready.model, rows, max_new_tokens=tokens))
+
+    return Judge(metric.name, metric.greater_is_better, score)
+
+
+def _keep_model(ready: Ready, folder: RunFolder) -> None:
+    """`model/`, whole or not at all; one that an earlier attempt left is replaced."""
+    draft = folder.path / ".model.tmp"
+    with durable.explained(folder.model):
+        shutil.rmtree(draft, ignore_errors=True)
+        save_model(ready, draft)
+        for file in draft.iterdir():
+            durable.sync(file)
+        if folder.model.exists():
+            shutil.rmtree(folder.model)
+        durable.place(draft, folder.model)
 
 
 def save_model(ready: Ready, folder: Path) -> None:

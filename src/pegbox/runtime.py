@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
+import hashlib
 import os
 import platform
+import random
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from pegbox.errors import TrainingError
+
+T = TypeVar("T")
 POWERCAP = Path("/sys/class/powercap")
 ENERGY_READ_EVERY = 30.0  # seconds: a processor's counter begins again at zero after some minutes of full load
 
@@ -48,9 +55,16 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
-def seed_everything(seed: int) -> None:
-    """Seed torch's generators, which draw dropout; data order and initial weights have generators of their own."""
-    torch.manual_seed(seed)
+def seed_noise(seed: int, step: int, rank: int = 0) -> None:
+    """Seed all generators that a process shares, for one update (from 0) of one rank.
+
+    Dropout, and code of the user's, draw the same again where the update is repeated, and no state need be kept; data
+    order and initial weights have generators of their own.
+    """
+    number = int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest(), "big")
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
 
 
 def tune_allocator() -> None:
@@ -76,6 +90,28 @@ def available_memory(device: torch.device) -> int:
             fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
         return fields["MemAvailable"]
     return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+# what torch's allocator, the C++ library and oneDNN say on a CPU that has no more memory
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory")
+
+
+class OutOfMemoryError(TrainingError):
+    """A rank, this or another, had not enough memory for its share."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough, on whatever device."""
+    if isinstance(error, RuntimeError):  # torch.OutOfMemoryError is one
+        return any(words in str(error) for words in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError | OutOfMemoryError)
+
+
+def release_memory() -> None:
+    """Give back what is held and not used, on a GPU to those who ask for larger pieces."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:
@@ -225,6 +261,19 @@ class Ranks:
         dist.all_reduce(flat)
         for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(part.view_as(grad))
+
+    def attempt(self, action: Callable[[], T]) -> T:
+        """What the action gives. Raises OutOfMemoryError on every rank where one of them has not enough memory."""
+        done, said = [], ""
+        try:
+            done.append(action())
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error).strip().split("\n")[0]  # not the error: it holds on to all that it was raised from
+        if self.sum(1.0 - len(done))[0]:
+            raise OutOfMemoryError(said or "another rank is out of memory")
+        return done[0]
 
     def wait(self) -> None:
         """Return when every rank has come here."""

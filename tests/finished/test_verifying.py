@@ -372,7 +372,8 @@ def test_a_receipt_from_before_there_were_hashes_of_the_runs_files_leaves_the_ch
 
 def test_checkpoints_may_be_deleted_but_not_be_anothers(home: Path, run: Path) -> None:
     last = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name.removeprefix("step-")))
-    rewrite(last / "manifest.json", recipe="0" * 64)
+    manifest = checkpoint.manifest_of(last) | {"recipe": "0" * 64}
+    (last / "manifest.json").write_bytes(checkpoint.sealed(manifest))
     told = found(run)["checkpoints"]
     assert told["ok"] is False and told["message"] == f"of another recipe: {last.name}"
     shutil.rmtree(run / "checkpoints")

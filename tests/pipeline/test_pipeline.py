@@ -226,7 +226,7 @@ def test_resuming_with_other_data_is_refused(model: Path, tmp_path: Path) -> Non
     file = write_rows(tmp_path / "rows.jsonl", sums(60))
     done = pegbox.train(chat_recipe(model, file), run_dir=tmp_path / "run")
     write_rows(file, sums(61))
-    with pytest.raises(RecipeError, match="files have changed since the run began: .*rows.jsonl"):
+    with pytest.raises(RecipeError, match="rows.jsonl has changed"):
         pipeline.resume(done.path)
 
 

@@ -88,6 +88,8 @@ OTHER: dict[str, Any] = {
     "train.save_steps": 8,
     "train.save_total_limit": 5,
     "train.early_stopping_patience": 3,
+    "train.metric_for_best_model": "chrf",
+    "train.max_time": 90.0,
     "train.early_stopping_threshold": 0.001,
     "train.bf16": True,
     "train.report_to": ["mlflow", "wandb"],

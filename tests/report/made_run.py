@@ -138,7 +138,7 @@ RECEIPT: dict[str, Any] = {
     "tokens": 9702,
     "peak_memory": {"predicted": 2_000_000_000, "measured": 3_456_000_000},
     "chosen_step": 6,
-    "best_validation_loss": 0.105,
+    "best_validation": {"metric": "loss", "value": 0.105, "greater_is_better": False},
     "model_files": {"adapter_model.safetensors": "381c51c3" * 8},
 }
 LOG: tuple[dict[str, Any], ...] = tuple(

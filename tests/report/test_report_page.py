@@ -124,7 +124,14 @@ def test_the_chosen_checkpoint_is_marked_where_it_lies(page: Element) -> None:
 
 def test_a_run_without_a_finite_validation_loss_says_so(tmp_path: Path) -> None:
     log = [line | ({"loss": None} if line.get("split") else {}) for line in LOG]
-    page = page_of(tmp_path, recipe_of(), chat_lines(9), log=log, chosen_step=9, best_validation_loss=None)
+    page = page_of(
+        tmp_path,
+        recipe_of(),
+        chat_lines(9),
+        log=log,
+        chosen_step=9,
+        best_validation={"metric": "loss", "value": None, "greater_is_better": False},
+    )
     assert "update 9 (no validation loss was finite)" in page.text
     assert "validation loss" not in page.all("svg")[-1].attributes["aria-label"]
 

@@ -232,9 +232,8 @@ def parameters_after(folder: Path, updates: int, rows: int, task: MaskedLM) -> t
     examples = [task.encode(record(text)) for text in texts(8)]
     for step in range(updates):
         batches = list(gradient.micro_batches(task, plan_of(rows), examples, step))
-        found = gradient.find_gradient(
-            model, task, batches, lambda loss: loss.backward(), max_grad_norm=1.0, ranks=Ranks(), bf16=False
-        )
+        settings = {"seed": 0, "step": step, "max_grad_norm": 1.0, "ranks": Ranks(), "bf16": False}
+        found = gradient.find_gradient(model, task, batches, lambda loss: loss.backward(), **settings)
         assert found.weight > 0
         optimizer.step()
         optimizer.zero_grad()

@@ -29,8 +29,8 @@ from pegbox.runs.checkpoint import trainable
 from pegbox.runs.folder import RunFolder
 from pegbox.tasks import TASKS, Task
 from pegbox.trackers import Log
-from pegbox.training import loop, schedule
-from pegbox.training.loop import Job
+from pegbox.training import loop, schedule, validation
+from pegbox.training.job import Job
 from tiny_folder import write_rows
 from tiny_models import make_double
 from tiny_tasks import FORMS, MODELS, Rows
@@ -107,7 +107,7 @@ def learn(job: Job) -> tuple[torch.Tensor, list[float]]:
     before = {name: weight.detach().clone() for name, weight in learnt.items()}
     optimizer = schedule.adamw(learnt, job.settings)
     losses = [loop.take_update(job, optimizer, step).loss for step in range(UPDATES)]
-    losses.append(loop.validation_loss(job))
+    losses.append(validation.validation_loss(job))
     after = torch.cat([weight.detach().flatten() for weight in learnt.values()])
     with torch.no_grad():
         for name, weight in learnt.items():

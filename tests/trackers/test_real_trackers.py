@@ -13,7 +13,7 @@ from pegbox import pipeline
 from pegbox.finished import Run
 from pegbox.trackers import TRACKERS
 from pegbox.trackers.base import Start
-from pegbox.training import loop
+from pegbox.training import loop, validation
 from tiny_folder import causal_folder, chat_recipe, sums, write_rows
 
 NAMES = sorted(READERS)
@@ -107,24 +107,24 @@ class KilledError(Exception):
 @pytest.fixture(scope="module")
 def resumed(home: Path) -> Run:
     """Killed in update 6 and, gone on with, in the validation after it: checkpoints stand at 3, then at 6 and 8."""
-    update, validate = loop.take_update, loop.validate
+    update, remember = loop.take_update, validation.remember
 
     def killed_in_update(job: Any, optimizer: Any, step: int) -> Any:
         if step == 5:
             raise KilledError
         return update(job, optimizer, step)
 
-    def killed_in_validation(job: Any, state: Any) -> None:
+    def killed_in_validation(job: Any, state: Any, scored: Any) -> None:
         if state.step == 6:
             raise KilledError
-        validate(job, state)
+        remember(job, state, scored)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "take_update", killed_in_update)
         with pytest.raises(KilledError):
             pegbox.train(recipe(home), run_dir=home / "killed")
         patch.undo()
-        patch.setattr(loop, "validate", killed_in_validation)
+        patch.setattr(validation, "remember", killed_in_validation)
         with pytest.raises(KilledError):
             pipeline.resume(home / "killed")
     return pipeline.resume(home / "killed")

@@ -29,8 +29,8 @@ from pegbox.runs.folder import RunFolder
 from pegbox.tasks import language
 from pegbox.tasks.chat import Chat
 from pegbox.trackers import Log
-from pegbox.training import batching, loop, schedule
-from pegbox.training.loop import Job
+from pegbox.training import batching, loop, schedule, validation
+from pegbox.training.job import Job
 from pegbox.training.plan import Plan
 from tiny_models import examples, save_tokenizer, tiny
 
@@ -151,7 +151,7 @@ def reference_loss(model: Any, rows: list[Example]) -> float:
 def check_loss_is_next_token(job: Job) -> None:
     with torch.no_grad():
         wanted = reference_loss(job.model, list(job.validation))
-    assert loop.validation_loss(job) == pytest.approx(wanted, rel=1e-9)
+    assert validation.validation_loss(job) == pytest.approx(wanted, rel=1e-9)
 
 
 @pytest.mark.parametrize("plan", CUTS.values(), ids=CUTS)
@@ -287,14 +287,14 @@ def run_with_losses(
     """Train with validation after every update, its losses given; also the weights after every update."""
     given: Iterator[float] = iter(losses)
     seen: dict[int, Any] = {}
-    monkeypatch.setattr(loop, "validation_loss", lambda job: next(given))
-    right = loop.validate
+    monkeypatch.setattr(validation, "validation_loss", lambda job: next(given))
+    right = validation.remember
 
-    def validate(job: Job, state: TrainState) -> None:
+    def remember(job: Job, state: TrainState, scored: Any) -> None:
         seen[state.step] = copy.deepcopy(job.model.state_dict())
-        right(job, state)
+        right(job, state, scored)
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(validation, "remember", remember)
     return loop.train(job, TrainState()), seen
 
 
@@ -366,7 +366,7 @@ def test_validation_changes_neither_gradients_nor_the_random_state(tmp_path: Pat
     job.task.update_loss(job.model, list(loop.micro_batches(job, ROWS, 0)), loop._backward)
     grads = [p.grad.clone() for p in job.model.parameters() if p.grad is not None]
     state = torch.get_rng_state()
-    loop.validation_loss(job)
+    validation.validation_loss(job)
     assert not job.model.training
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(a, p.grad) for a, p in zip(grads, job.model.parameters(), strict=True) if p.grad is not None)

@@ -115,12 +115,19 @@ def preview(
     "pegbox train recipe.yaml",
     "pegbox train recipe.yaml train.learning_rate=1e-3 --run-dir first",
     "pegbox train --resume first",
+    "pegbox train --resume first --accept-change train.num_train_epochs",
 )
 def train(
     recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="a YAML recipe")] = None,
     overrides: Overrides = None,
     run_dir: Annotated[Path | None, typer.Option(help="must be new or empty; default: runs/<time>")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="go on with a run")] = None,
+    accept_change: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", help="go on although this differs: a key of the recipe, data, code, model, template"
+        ),
+    ] = None,
     require_better: Annotated[
         bool, typer.Option("--require-better", help='exit with 5 unless the verdict is "better"')
     ] = False,
@@ -130,13 +137,20 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train, evaluate and judge: the whole pipeline."""
+    from pegbox.runs import environment
+
+    if resume is not None and (recipe, overrides, run_dir, no_kernels) != (None, None, None, False):
+        cure = "leave RECIPE, overrides, --run-dir and --no-kernels away"
+        raise RecipeError("--resume takes the recipe of the run", cure=cure)
+    if accept_change and resume is None:
+        raise RecipeError("only a run that goes on can differ", where="--accept-change", cure="give the run: --resume")
+    if resume is not None:
+        environment.restore(resume)
     from pegbox import pipeline
     from pegbox.cli import screen
 
-    if resume is not None and (recipe, overrides, run_dir) != (None, None, None):
-        raise RecipeError("--resume takes the recipe of the run", cure="leave RECIPE, overrides and --run-dir away")
     if resume is not None:
-        run = pipeline.resume(resume, kernels=not no_kernels)
+        run = pipeline.resume(resume, accept=accept_change or ())
     elif recipe is not None:
         run = pipeline.train(recipe, run_dir=run_dir, overrides=overrides or (), kernels=not no_kernels)
     else:

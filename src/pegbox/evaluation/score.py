@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pegbox.data.records import Record
 from pegbox.errors import RecipeError
 from pegbox.evaluation.verdict import TUNED, interval_of, judge, to_json
 from pegbox.metrics import FloatArray, Metric, line_statistics, lookup, own_metrics
+from pegbox.tasks import Predictions, Task
 
 
 def score(
@@ -38,6 +40,16 @@ def score(
             for system, found in line_statistics(other, lines, list(statistics)).items():
                 result["systems"][system][other.name] = to_json(interval_of(other, found, units, seed=seed))
     return result
+
+
+def value_of(metric: Metric, task: Task, rows: Sequence[Record], given: Predictions) -> float:
+    """The value of a metric over the answers that a model gave to some rows."""
+    sure = given.probabilities or ({},) * len(rows)
+    lines = [
+        {"reference": task.reference(row), "answers": {TUNED: answer}, "probabilities": {TUNED: chances}}
+        for row, answer, chances in zip(rows, given.answers, sure, strict=True)
+    ]
+    return metric.of(line_statistics(metric, lines)[TUNED])
 
 
 def _has(metric: Metric, system: str, statistics: FloatArray) -> bool:

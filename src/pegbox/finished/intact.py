@@ -5,7 +5,6 @@ A check takes the subject and returns what it found. The receipt is what all is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -152,13 +151,14 @@ def base_model(subject: Subject) -> Finding:
 def checkpoints(subject: Subject) -> Finding:
     """Every checkpoint that is kept: whole, and of the run's recipe."""
     folder = subject.folder.checkpoints
-    kept = sorted((path.name for path in folder.glob("step-*")), key=lambda name: int(name.removeprefix("step-")))
+    kept = [path.name for path in reversed(checkpoint.by_step(folder))]
     if not kept:
         return Finding(None, "none is kept")
     damaged = [name for name in kept if not checkpoint.verifies(folder / name)]
     recipe = subject.receipt.get("files", {}).get("recipe.yaml")
-    manifests = {name: folder / name / "manifest.json" for name in kept if recipe and name not in damaged}
-    other = [name for name, file in manifests.items() if json.loads(file.read_text("utf-8"))["recipe"] != recipe]
+    known = {recipe, *subject.receipt.get("earlier_recipes", [])}
+    whole = [name for name in kept if recipe and name not in damaged]
+    other = [name for name in whole if checkpoint.manifest_of(folder / name)["recipe"] not in known]
     cure = "delete them: --resume goes on from a whole one, and the saved model needs none"
     return _judged({"damaged": damaged, "of another recipe": other}, kept, cure)
 

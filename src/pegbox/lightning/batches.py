@@ -13,7 +13,7 @@ import torch
 
 from pegbox.data.records import Example
 from pegbox.models.batch import Batch
-from pegbox.pipeline import Ready
+from pegbox.ready import Ready
 from pegbox.runtime import Ranks
 from pegbox.training.gradient import micro_batches
 

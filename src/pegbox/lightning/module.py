@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from pegbox import runtime
 from pegbox.data.records import Record
 from pegbox.errors import RecipeError, TrainingError
 from pegbox.lightning.batches import UpdateBatch
-from pegbox.pipeline import Ready, save_model
-from pegbox.runs.checkpoint import random_states, restore_random, trainable
+from pegbox.pipeline import save_model
+from pegbox.ready import Ready
+from pegbox.runs.checkpoint import trainable
 from pegbox.runtime import Ranks
 from pegbox.training.gradient import find_gradient, refuse_non_finite
 from pegbox.training.schedule import adamw, learning_rate, set_rate
@@ -48,7 +49,6 @@ class PegboxModule(LightningModule):
         self.model = ready.model
         self.model.train()
         self.bf16 = runtime.use_bf16(ready.model.device, ready.recipe.train.bf16)
-        self._random: Mapping[str, torch.Tensor] = {}
         self._validated = (0.0, 0.0)
         self.save_hyperparameters(ready.recipe.model_dump(mode="json"))
 
@@ -64,7 +64,7 @@ class PegboxModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Begin at the first update; a checkpoint that is loaded after this moves on from there."""
-        self.step, self._random = 0, {}
+        self.step = 0
 
     def configure_optimizers(self) -> Any:
         """The recipe's AdamW, and its learning rate of every update."""
@@ -77,11 +77,7 @@ class PegboxModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Dropout draws what it draws in the loop, and goes on where a checkpoint stopped."""
-        if self._random:
-            restore_random(self._random)
-        else:
-            runtime.seed_everything(self.ready.recipe.seed + self.ranks.rank)
+        """A run of which all updates are taken has no more to do."""
         self._stop_at_the_end()
 
     def training_step(self, batch: UpdateBatch, batch_idx: int) -> None:
@@ -102,6 +98,8 @@ class PegboxModule(LightningModule):
                 self.ready.task,
                 batch.micro_batches,
                 self.manual_backward,
+                seed=self.ready.recipe.seed,
+                step=self.step,
                 max_grad_norm=settings.max_grad_norm,
                 ranks=self.ranks,
                 bf16=self.bf16,
@@ -155,7 +153,7 @@ class PegboxModule(LightningModule):
         """Keep of the weights those that learn, and add what exact resuming needs."""
         learnt, whole = self._learnt(), checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: tensor for name, tensor in whole.items() if name in learnt}
-        checkpoint["pegbox"] = {"step": self.step, "random": random_states()}
+        checkpoint["pegbox"] = {"step": self.step}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises RecipeError unless the checkpoint holds exactly the weights that this recipe trains."""
@@ -163,7 +161,7 @@ class PegboxModule(LightningModule):
         if odd := sorted({name for name, _ in saved.items() ^ self._learnt().items()}):
             cure = "make the modules from the recipe that the checkpoint was trained by"
             raise RecipeError(f"the checkpoint does not fit the recipe: {', '.join(odd[:3])}", cure=cure)
-        self.step, self._random = checkpoint["pegbox"]["step"], checkpoint["pegbox"]["random"]
+        self.step = checkpoint["pegbox"]["step"]
 
     def _learnt(self) -> dict[str, torch.Size]:
         return {f"model.{name}": parameter.shape for name, parameter in trainable(self.model).items()}

@@ -126,6 +126,7 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # draws the new head
         model, lacking, _ = _load(HEADS[head], folder, options, complaint)
+    _copy_out(model)
     _refuse_random(model, head, lacking, learns=bool(labels))
     if head == "masked_lm":
         _refuse_unknown_tokens(model, load_tokenizer(folder))
@@ -203,6 +204,16 @@ def _load(
     assert isinstance(model, PreTrainedModel)
     lacking = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     return model, sorted(lacking), sorted(info["unexpected_keys"])
+
+
+def _copy_out(model: PreTrainedModel) -> None:
+    """Weights in memory of their own, each at the start of a cache line; tied ones stay tied.
+
+    As loaded they are a view of the file, wherever its header ends: a file that is rewritten would change them.
+    """
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
 
 
 def _quantizing(kind: str | None, folder: Path, head: str, device: torch.device) -> Mapping[str, Any]:

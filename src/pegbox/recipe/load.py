@@ -144,9 +144,10 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
     rated: dict[str, Any] = {"metrics": evaluate.metrics and tuple(map(resolve_own, evaluate.metrics))}
     rated |= {"primary": evaluate.primary and resolve_own(evaluate.primary)}
     update: dict[str, Any] = {"data": data.model_copy(update=placed), "evaluate": evaluate.model_copy(update=rated)}
+    learnt: dict[str, Any] = {"metric_for_best_model": resolve_own(recipe.train.metric_for_best_model)}
     if isinstance(loss, OwnLoss):
-        loss = loss.model_copy(update={"function": resolve_own(loss.function)})
-        update["train"] = recipe.train.model_copy(update={"loss": loss})
+        learnt["loss"] = loss.model_copy(update={"function": resolve_own(loss.function)})
+    update["train"] = recipe.train.model_copy(update=learnt)
     if name.startswith((".", "~")) or name.endswith(".gguf") or os.path.exists(resolve(name)):
         update["model"] = recipe.model.model_copy(update={"name": resolve(name)})
     return recipe.model_copy(update=update)

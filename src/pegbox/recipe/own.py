@@ -56,7 +56,8 @@ def own_files(recipe: Recipe) -> list[str]:
     """The user's Python files that a recipe names, each once: what runs there is as much of a run as its rows."""
     loss, evaluate = recipe.train.loss, recipe.evaluate
     named = [loss.function] if loss is not None and loss.kind == "own" else []
-    named += [name for name in (*(evaluate.metrics or ()), evaluate.primary or "") if is_own(name)]
+    metrics = (*(evaluate.metrics or ()), evaluate.primary or "", recipe.train.metric_for_best_model)
+    named += [name for name in metrics if is_own(name)]
     named += [recipe.data.filter] if isinstance(recipe.data.filter, str) else []
     return list(dict.fromkeys(split(reference)[0] for reference in named))
 

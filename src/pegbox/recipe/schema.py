@@ -27,6 +27,7 @@ from pegbox.recipe.values import (
     Names,
     NoTruth,
     Number,
+    Seconds,
     Whole,
     listed,
     named,
@@ -166,6 +167,19 @@ class Data(Frozen):
         return self
 
 
+def _formed(name: str) -> str:
+    if is_own(name):
+        split(name)
+    return name
+
+
+def _by_name(value: Any) -> Any:
+    return [as_reference(one) for one in value] if isinstance(value, list | tuple) else as_reference(value)
+
+
+OwnByName = BeforeValidator(_by_name)  # functions given in Python, as what files hold
+
+
 class Train(Frozen):
     """The training run; `batch_size` is the number of examples in one optimizer update, over all ranks."""
 
@@ -190,10 +204,17 @@ class Train(Frozen):
     )
     save_steps: Count | None = Field(default=None, description="updates between checkpoints; default: eval_steps")
     save_total_limit: Whole = Field(default=2, ge=2, description="checkpoints kept; the best is never deleted")
+    metric_for_best_model: Annotated[str, AfterValidator(_formed), Field(min_length=1), OwnByName] = Field(
+        default="loss",
+        description="of validation, by which the best checkpoint is chosen and stopping early is decided",
+    )
     early_stopping_patience: Count | None = Field(
         default=None, description="validations without improvement before it stops; default: never"
     )
     early_stopping_threshold: Number = Field(default=0.0, ge=0, description="a smaller improvement counts as none")
+    max_time: Seconds | None = Field(
+        default=None, description="of training, in seconds or as 90m, 2h, 1h30m: then it ends, with the model so far"
+    )
     bf16: bool | None = Field(default=None, description="compute in bfloat16; default: on a GPU that can")
     report_to: Trackers | None = Field(
         default=None, description="trackers, or none; default: tensorboard (local files) where it is installed"
@@ -204,19 +225,6 @@ class Train(Frozen):
         if self.early_stopping_threshold > 0 and self.early_stopping_patience is None:
             raise ValueError("train.early_stopping_threshold has no effect without train.early_stopping_patience")
         return self
-
-
-def _formed(name: str) -> str:
-    if is_own(name):
-        split(name)
-    return name
-
-
-def _by_name(value: Any) -> Any:
-    return [as_reference(one) for one in value] if isinstance(value, list | tuple) else as_reference(value)
-
-
-OwnByName = BeforeValidator(_by_name)  # functions given in Python, as what files hold
 
 
 class Evaluate(Frozen):

@@ -6,6 +6,7 @@ A union of types would give a message for each of them, and Python takes true fo
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,22 @@ Whole = Annotated[int, NoTruth]
 Number = Annotated[float, NoTruth]
 Count = Annotated[int, Field(gt=0), NoTruth]
 Amount = Annotated[float, Field(gt=0), NoTruth]
+
+
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+DURATION = re.compile(r"(?=.)" + "".join(rf"(?:(\d+){unit})?" for unit in UNITS))
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = DURATION.fullmatch(value.replace(" ", ""))
+    if found is None:
+        raise ValueError("must be a number of seconds, or a time like 90m, 2h or 1h30m")
+    return sum(int(count or 0) * seconds for count, seconds in zip(found.groups(), UNITS.values(), strict=True))
+
+
+Seconds = Annotated[float, Field(gt=0), NoTruth, BeforeValidator(_seconds, json_schema_input_type=float | str)]
 
 
 def named(field: str, written: Any, **defaults: str) -> BeforeValidator:

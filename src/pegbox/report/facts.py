@@ -47,16 +47,18 @@ def _lora(chosen: Lora) -> str:
     return f"{kind}, r {chosen.r}, lora_alpha {alpha:g}{start}"
 
 
+def _best(best: Mapping[str, Any], recipe: Recipe) -> str:
+    name, value = best["metric"].partition(":")[2] or best["metric"], best["value"]
+    if value is None:
+        return f"no validation {name} was finite"
+    unit = f" {loss_words.unit(recipe)}" if name == "loss" else ""
+    return f"validation {name} {value:.4g}{unit}, the {'highest' if best['greater_is_better'] else 'lowest'}"
+
+
 def training(log: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any], recipe: Recipe) -> list[tuple[str, str]]:
     """What was trained, and how."""
     plan, train = receipt["plan"], recipe.train
     done = max((line["step"] for line in log), default=0)
-    best = receipt["best_validation_loss"]
-    lowest = (
-        "no validation loss was finite"
-        if best is None
-        else f"validation loss {best:.4g} {loss_words.unit(recipe)}, the lowest"
-    )
     share = 100 * plan["trainable_parameters"] / plan["parameters"]
     return [
         ("Method", method(recipe)),
@@ -65,7 +67,7 @@ def training(log: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any], recip
         ("Loss", loss_words.told(recipe)),
         ("Updates", f"{done:,} of {plan['updates']:,} planned, {train.batch_size} rows each"),
         ("Learning rate", f"{train.learning_rate:g}, {train.lr_scheduler_type}"),
-        ("Chosen checkpoint", f"update {receipt['chosen_step']:,} ({lowest})"),
+        ("Chosen checkpoint", f"update {receipt['chosen_step']:,} ({_best(receipt['best_validation'], recipe)})"),
     ]
 
 

@@ -1,39 +1,55 @@
 """Checkpoints: all that exact resume needs, in safetensors and JSON.
 
-Written to a temporary folder, each file synced, the manifest (size and SHA-256 of each) last, then renamed; loaded only
-if the manifest verifies, else the one before it is taken. The data position is not stored: the step gives it.
+Written to a temporary folder, each file synced, the manifest (size and SHA-256 of each, and of itself) last, then renamed;
+loaded only if the manifest verifies, else the one before it is taken.
+
+Two things are not stored, because the number of the update gives them: which rows come next (`training.batching`), and
+the state of the random generators, which are seeded anew for every update (`runtime.seed_noise`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from pegbox.errors import RecipeError, TrainingError
+from pegbox.runs import durable, tensors
 
 log = logging.getLogger("pegbox")
 
-SCHEMA = 1
+SCHEMA = 2
+SPARE = 1 << 16  # bytes of a checkpoint beside its tensors, at most
+WEIGHTS, MOMENTS, STATE, MANIFEST = "trainable.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
 
 @dataclass
 class TrainState:
-    """The state of a run between two updates, apart from tensors. Losses in nats per unit of weight."""
+    """The state of a run between two updates, apart from tensors.
+
+    `validated`: the last update after which the validation rows were scored. `best_value` is that of the metric by which
+    the best is chosen, at `best_step`. `micro_batch_tokens` and `micro_batch_rows`: what is computed at once (0: as
+    planned). `seconds` of training so far. `logs`: how many bytes each log of the run had.
+    """
 
     step: int = 0
     tokens: int = 0
+    validated: int = 0
     best_step: int | None = None
-    best_loss: float | None = None
+    best_value: float | None = None
     validations_without_gain: int = 0
-    finished: bool = False
+    micro_batch_tokens: int = 0
+    micro_batch_rows: int = 0
+    seconds: float = 0.0
+    logs: dict[str, int] = field(default_factory=dict)
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -44,71 +60,77 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def save(
     folder: Path, state: TrainState, model: torch.nn.Module, optimizer: torch.optim.Optimizer, recipe_hash: str
 ) -> Path:
-    """Write `step-N` whole or not at all."""
+    """Write `step-N` whole or not at all. Raises TrainingError where a number is not finite or the disk does not take it."""
     target, draft = folder / f"step-{state.step}", folder / f".step-{state.step}.tmp"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    learnt = trainable(model)
-    save_file({name: p.detach().cpu().contiguous() for name, p in learnt.items()}, draft / "trainable.safetensors")
-    moments = {
-        f"{name}.{key}": value.cpu().contiguous()
-        for name, parameter in learnt.items()
-        for key, value in optimizer.state[parameter].items()
-    }
-    save_file(moments, draft / "optimizer.safetensors")
-    save_file(random_states(), draft / "random.safetensors")
-    (draft / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-    files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(draft.iterdir())}
-    for file in draft.iterdir():
-        _sync(file)
-    manifest = {"schema": SCHEMA, "recipe": recipe_hash, "files": files}
-    (draft / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    _sync(draft / "manifest.json")
-    _sync(draft)
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
-    _sync(folder)
+    held = {WEIGHTS: _weights(model), MOMENTS: _moments(model, optimizer)}
+    for name, tensor in (item for given in held.values() for item in given.items()):
+        if not bool(torch.isfinite(tensor).all()):
+            cure = "go on from the checkpoint before with `pegbox train --resume`, with a lower train.learning_rate"
+            raise TrainingError("not all numbers are finite; no checkpoint was written", where=name, cure=cure)
+    needed = sum(map(tensors.size, held.values())) + SPARE
+    durable.refuse_full(folder.parent, needed)
+    try:
+        with durable.explained(folder, needed):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            files = {name: durable.write(draft / name, tensors.parts(given)) for name, given in held.items()}
+            files[STATE] = durable.write(draft / STATE, [json.dumps(asdict(state)).encode()])
+            entries = {name: asdict(written) for name, written in files.items()}
+            durable.write(draft / MANIFEST, [sealed({"schema": SCHEMA, "recipe": recipe_hash, "files": entries})])
+            if target.exists():  # a damaged one, which was gone back from
+                shutil.rmtree(target)
+            durable.place(draft, target)
+    except TrainingError:
+        shutil.rmtree(draft, ignore_errors=True)  # of no use, and its bytes are wanted
+        raise
     return target
 
 
 def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> TrainState:
-    """Put a checkpoint's weights (and with an optimizer its moments and the random state) back in place."""
-    learnt, saved = trainable(model), load_file(folder / "trainable.safetensors")
-    assert saved.keys() == learnt.keys()
-    with torch.no_grad():
-        for name, parameter in learnt.items():
-            parameter.copy_(saved[name])
+    """Put a checkpoint's weights, and with an optimizer its moments, back in place: copied, where they lay before.
+
+    Raises RecipeError where it is one of other weights than learn now.
+    """
+    _put_back(folder / WEIGHTS, _weights(model))
     if optimizer is not None:
-        moments = load_file(folder / "optimizer.safetensors")
-        for key, value in moments.items():
-            name, _, field = key.rpartition(".")
-            # laid out in memory as the parameter is: the fused update walks both alike
-            place = value.clone() if field == "step" else torch.empty_like(learnt[name].detach()).copy_(value)
-            optimizer.state[learnt[name]][field] = place
-        restore_random(load_file(folder / "random.safetensors"))
-    return TrainState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+        _put_back(folder / MOMENTS, _moments(model, optimizer))
+    return state_of(folder)
 
 
-def random_states() -> dict[str, torch.Tensor]:
-    """The state of torch's generator on the CPU and on each GPU."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+def state_of(folder: Path) -> TrainState:
+    """The state of the run at a checkpoint, without its tensors."""
+    return TrainState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
 
 
-def restore_random(states: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `random_states` gave; a GPU that was not there keeps its own."""
-    torch.set_rng_state(states["cpu"].clone())
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        with contextlib.suppress(KeyError):
-            torch.cuda.set_rng_state(states[f"cuda.{index}"].clone(), index)
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in trainable(model).items()}
+
+
+def _moments(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's moments and its count of steps, by the names of the parameters."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in trainable(model).items()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _put_back(file: Path, here: Mapping[str, torch.Tensor]) -> None:
+    saved = load_file(file)
+    shapes = {name: tensor.shape for name, tensor in here.items()}
+    if odd := sorted({name for name, _ in shapes.items() ^ {(name, t.shape) for name, t in saved.items()}}):
+        cure = "go on with the method and the model that the run began with"
+        raise RecipeError(
+            f"the checkpoint is of other weights: {', '.join(odd[:3])}", where=str(file.parent), cure=cure
+        )
+    with torch.no_grad():
+        for name, tensor in here.items():
+            tensor.copy_(saved[name])
 
 
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint whose manifest verifies; says so where a newer one does not."""
-    for path in _by_step(folder):
+    for path in by_step(folder):
         if verifies(path):
             return path
         log.warning("the checkpoint %s is damaged; going back to the one before it", path.name)
@@ -116,9 +138,9 @@ def newest(folder: Path) -> Path | None:
 
 
 def verifies(path: Path) -> bool:
-    """True when every file of a checkpoint has the size and the hash that its manifest says."""
+    """True when the manifest is as it was written, and every file has the size and the hash that it says."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = manifest_of(path)
         return manifest["schema"] == SCHEMA and all(
             (path / name).stat().st_size == entry["size"] and sha256(path / name) == entry["sha256"]
             for name, entry in manifest["files"].items()
@@ -127,15 +149,37 @@ def verifies(path: Path) -> bool:
         return False
 
 
-def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the best."""
-    for path in _by_step(folder)[keep:]:
-        if path.name != f"step-{best_step}":
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises ValueError where a byte of it is another than was written."""
+    written = (path / MANIFEST).read_bytes()
+    manifest: dict[str, Any] = json.loads(written)
+    manifest.pop("sha256")
+    if sealed(manifest) != written:
+        raise ValueError("the manifest was changed")
+    return manifest
+
+
+def sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as it is written, with its own hash at the end."""
+    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    return (json.dumps({**manifest, "sha256": digest}, indent=2) + "\n").encode()
+
+
+def prune(folder: Path, keep: int, state: TrainState) -> None:
+    """Delete all but the newest `keep` checkpoints up to now and the best."""
+    for path in [path for path in by_step(folder) if step_of(path) <= state.step][keep:]:
+        if step_of(path) != state.best_step:
             shutil.rmtree(path)
 
 
-def _by_step(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), key=lambda path: -int(path.name.removeprefix("step-")))
+def by_step(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    return sorted(folder.glob("step-*"), key=step_of, reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The number of updates after which a checkpoint was written."""
+    return int(path.name.removeprefix("step-"))
 
 
 def sha256(file: Path) -> str:
@@ -150,11 +194,3 @@ def sha256(file: Path) -> str:
 def hashes(folder: Path) -> Iterator[tuple[str, str]]:
     """(name, SHA-256) of every file of a folder, sorted by name."""
     return ((file.name, sha256(file)) for file in sorted(folder.iterdir()) if file.is_file())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pegbox.errors import RecipeError
+from pegbox.runs import durable
+
+log = logging.getLogger("pegbox")
+
+RECIPE = "recipe.yaml"
+DRAFT = ".beginning"  # where the first files of a run lie until all are written
+LOGS = ("metrics.jsonl", "timing.jsonl", "events.jsonl")
 
 
 class RunFolder:
@@ -21,20 +31,39 @@ class RunFolder:
     def create(cls, path: Path) -> RunFolder:
         """A new folder, or an empty one: nothing of a user's is overwritten."""
         cls.refuse_used(path)
-        path.mkdir(parents=True, exist_ok=True)
+        with durable.explained(path):
+            path.mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    @classmethod
+    @contextmanager
+    def begin(cls, path: Path) -> Iterator[RunFolder]:
+        """A folder to write the first files of a run into: at the end all of them are in `path`, or it is no run yet."""
+        folder, draft = cls.create(path), cls(path / DRAFT)
+        with durable.explained(path):
+            shutil.rmtree(draft.path, ignore_errors=True)
+            draft.path.mkdir()
+        yield draft
+        with durable.explained(path):
+            for file in sorted(draft.path.iterdir(), key=lambda file: file.name == RECIPE):
+                durable.place(file, folder.path / file.name)
+            draft.path.rmdir()
 
     @staticmethod
     def refuse_used(path: Path) -> None:
-        """Raise RecipeError where something is there already; asked before any work is done."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """Raise RecipeError where something is there already, or nothing can be; asked before any work is done."""
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        begun = (path / DRAFT).is_dir() and not (path / RECIPE).exists()  # killed before it was a run
+        if there == path and (not path.is_dir() or any(path.iterdir())) and not begun:
             cure = "give another --run-dir, or go on with `pegbox train --resume`"
             raise RecipeError("the run folder is not empty", where=str(path), cure=cure)
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise RecipeError("no run folder can be made there", where=str(path), cure="give another --run-dir")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
         """The folder of an earlier run. Raises RecipeError where there is none."""
-        if not (path / "recipe.yaml").is_file():
+        if not (path / RECIPE).is_file():
             cure = "give the folder that `pegbox train` made"
             raise RecipeError("not a run folder: it has no recipe.yaml", where=str(path), cure=cure)
         return cls(path)
@@ -50,14 +79,9 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file whole: beside its place first, then moved there."""
-        target, draft = self.path / name, self.path / f".{name}.tmp"
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-        return target
+        """Write a file whole: beside its place first, then moved there. Raises TrainingError where the disk is full."""
+        durable.replace(self.path / name, [text.encode()])
+        return self.path / name
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write one JSON document."""
@@ -68,9 +92,13 @@ class RunFolder:
         return self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """Add one line to a log."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        """Add one line to a log. Raises TrainingError where the disk is full."""
+        with durable.explained(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def tell(self, step: int, event: str, **facts: Any) -> None:
+        """Add to `events.jsonl` what happened on the way, beside the updates themselves."""
+        self.append("events.jsonl", {"step": step, "event": event, **facts})
 
     def read_json(self, name: str) -> Any:
         """One JSON document. Raises RecipeError where the run has not come that far."""
@@ -81,13 +109,26 @@ class RunFolder:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def read_lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """The objects of a log; none where it does not exist yet."""
+        """The objects of a log; none where it does not exist yet. A last line without an end was never written whole."""
         path = self.path / name
         if path.is_file():
             with path.open(encoding="utf-8") as file:
-                yield from (json.loads(line) for line in file if line.strip())
+                yield from (json.loads(line) for line in file if line.endswith("\n"))
 
-    def truncate_logs(self, step: int) -> None:
-        """Take away what the logs say of updates after `step`, so that a resumed run writes each line once."""
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            self.write_lines(name, [row for row in self.read_lines(name) if row["step"] <= step])
+    def sync_logs(self) -> dict[str, int]:
+        """Let the disk hold the logs as they are; how many bytes each has."""
+        files = [self.path / name for name in LOGS if (self.path / name).is_file()]
+        with durable.explained(self.path):
+            for file in files:
+                durable.sync(file)
+        return {file.name: file.stat().st_size for file in files}
+
+    def truncate_logs(self, sizes: Mapping[str, int]) -> None:
+        """Take away what the logs say of later updates, so that a run that goes on writes each line once."""
+        for name in LOGS:
+            path, size = self.path / name, sizes.get(name, 0)
+            there = path.stat().st_size if path.is_file() else 0
+            if there < size:
+                log.warning("%s has lost %d bytes since the checkpoint was written", name, size - there)
+            elif path.is_file():
+                os.truncate(path, size)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pegbox.runs import environment
 from pegbox.runs.checkpoint import sha256
 
 PACKAGES = ("pegbox", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "sacrebleu")
@@ -42,6 +43,8 @@ def hardware(device: torch.device) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "environment": environment.current(),
     }
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
@@ -49,8 +52,8 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def file_hashes(files: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each file, by the name the recipe gives it."""
-    return {name: sha256(Path(name)) for name in files}
+    """SHA-256 of each file that is there, by the name the recipe gives it."""
+    return {name: sha256(Path(name)) for name in files if Path(name).is_file()}
 
 
 def record_hashes(folder: Path) -> dict[str, str]:

@@ -34,12 +34,21 @@ class Gradient:
     norm: float
     weight: float
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether a step may be taken by it."""
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+def parts(plan: Plan, examples: Sequence[Example]) -> list[list[Example]]:
+    """The examples cut into micro-batches, as the plan says."""
+    shared = plan.prefix if plan.packed and plan.share_prefix else 0
+    return cut(examples, tokens=plan.micro_batch_tokens, rows=plan.micro_batch_rows, shared=shared)
+
 
 def micro_batches(task: Task, plan: Plan, examples: Sequence[Example], step: int) -> Iterator[Batch]:
     """The examples as batches, cut as the plan says. `step`: the number of the update, from 0; -1 for validation."""
-    shared = plan.prefix if plan.packed and plan.share_prefix else 0
-    examples = [task.drawn(example, step) for example in examples]
-    for part in cut(examples, tokens=plan.micro_batch_tokens, rows=plan.micro_batch_rows, shared=shared):
+    for part in parts(plan, [task.drawn(example, step) for example in examples]):
         yield task.collate(part, packed=plan.packed, share_prefix=plan.share_prefix)
 
 
@@ -49,14 +58,20 @@ def find_gradient(
     batches: Sequence[Batch],
     backward: Callable[[torch.Tensor], None],
     *,
+    seed: int,
+    step: int,
     max_grad_norm: float,
     ranks: Ranks,
     bf16: bool,
 ) -> Gradient:
-    """The clipped gradient of the update, into `.grad` (which holds none yet); `batches` are this rank's share."""
+    """The clipped gradient of the update, into `.grad` (which holds none yet); `batches` are this rank's share.
+
+    `seed` and `step` (from 0) fix the noise that is drawn. Raises OutOfMemoryError, on every rank, where one has too little.
+    """
     model.train()
+    runtime.seed_noise(seed, step, ranks.rank)
     with runtime.autocast(model.device, bf16):
-        part, part_weight = task.update_loss(model, batches, backward)
+        part, part_weight = ranks.attempt(lambda: task.update_loss(model, batches, backward))
     loss, weight = ranks.sum(part, part_weight)
     parameters = list(trainable(model).values())
     ranks.sum_gradients(parameters)
@@ -71,7 +86,7 @@ def find_gradient(
 
 def refuse_non_finite(gradient: Gradient, step: int, rows: Sequence[str]) -> None:
     """Raise TrainingError, naming the update (from 0) and its rows, where its loss or gradient is not finite."""
-    if math.isfinite(gradient.loss) and math.isfinite(gradient.norm):
+    if gradient.is_finite:
         return
     what = f"the loss ({gradient.loss}) or its gradient ({gradient.norm}) is not finite; the weights were not changed"
     cure = "look at these rows; else lower train.learning_rate"

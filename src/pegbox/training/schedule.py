@@ -46,7 +46,8 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW over parameters by name; matrices decay, vectors (biases, norms) do not.
 
-    A group's learning rate is its `factor` times that of the schedule, set before each update (`set_rate`).
+    A group's learning rate is its `factor` times that of the schedule, set before each update (`set_rate`). The moments are
+    there from the start: a step takes no memory, so that none can fail between two weights.
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in parameters.items():
@@ -55,7 +56,11 @@ def adamw(
     options = [
         {"params": members, "weight_decay": decay, "factor": factor} for (decay, factor), members in groups.items()
     ]
-    return torch.optim.AdamW(options, lr=0.0, fused=True)
+    optimizer = torch.optim.AdamW(options, lr=0.0, fused=True)
+    for parameter in parameters.values():
+        moments = {name: torch.zeros_like(parameter.detach()) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

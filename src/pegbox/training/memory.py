@@ -1,0 +1,60 @@
+"""Out of memory: compute less at once, and repeat the same update.
+
+A failed attempt changed nothing: its gradients are dropped, its noise is drawn again from the update's own seed. The
+largest micro-batch is halved, which changes no result but by the order of sums; the run goes on with the smaller ones, and
+so does one that resumes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from pegbox import runtime
+from pegbox.data.records import Example
+from pegbox.errors import TrainingError
+from pegbox.runs.checkpoint import TrainState, trainable
+from pegbox.runtime import OutOfMemoryError
+from pegbox.training.gradient import parts
+from pegbox.training.job import Job
+
+log = logging.getLogger("pegbox")
+T = TypeVar("T")
+
+
+def fitting(job: Job, examples: Sequence[Example], state: TrainState, action: Callable[[Job], T]) -> tuple[Job, T]:
+    """The job, with as much at once as memory has room for, and what the action gives by it on the examples.
+
+    Raises TrainingError where not even single rows fit.
+    """
+    while True:
+        try:
+            return job, action(job)
+        except Exception as error:
+            known = isinstance(error, OutOfMemoryError)  # to every rank
+            if not known and (job.ranks.world > 1 or not runtime.is_out_of_memory(error)):
+                raise
+            said = str(error).strip().split("\n")[0]
+        for parameter in trainable(job.model).values():
+            parameter.grad = None
+        runtime.release_memory()
+        job = _halved(job, examples, said)
+        state.micro_batch_tokens = job.plan.micro_batch_tokens
+        log.warning("out of memory; from now on %d tokens at once, the same updates", state.micro_batch_tokens)
+        job.tell(state.step, "out_of_memory", micro_batch_tokens=state.micro_batch_tokens, said=said)
+
+
+def _halved(job: Job, examples: Sequence[Example], said: str) -> Job:
+    """The job with at most half the tokens at once that its largest micro-batch of several rows has."""
+    world = job.ranks.world
+    cuts = [part for rank in range(world) for part in parts(job.plan, examples[rank::world])]
+    largest = max((max(map(len, part)) * len(part) for part in cuts if len(part) > 1), default=0)
+    if not largest:
+        longest = max(map(len, examples))
+        cure = (
+            "shorten rows (data.max_length with data.truncation), take a smaller model or method: lora, or quantize it"
+        )
+        raise TrainingError(f"out of memory for one row of at most {longest} tokens alone: {said}", cure=cure)
+    return replace(job, plan=replace(job.plan, micro_batch_tokens=largest // 2))
