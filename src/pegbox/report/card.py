@@ -13,9 +13,10 @@ from pathlib import PurePath
 from typing import Any
 
 from pegbox.evaluation.calibration import ERROR
+from pegbox.evaluation.overfitting import Parting, parting
 from pegbox.evaluation.verdict import TUNED
 from pegbox.recipe import Recipe
-from pegbox.report import groups, usage, wording
+from pegbox.report import curve_words, groups, usage, wording
 from pegbox.report.card_metadata import is_on_hub, metadata_block
 from pegbox.report.metric_words import metric_name
 from pegbox.report.task_words import words_of
@@ -41,7 +42,7 @@ def card(folder: RunFolder, recipe: Recipe) -> str:
         "## Licence",
         _licence(receipt),
         "## What it was made from",
-        _made_from(recipe, receipt),
+        _made_from(recipe, receipt, parting(folder.read_lines("metrics.jsonl"))),
         "## How to use it",
         f"In the folder of this file, with pegbox:\n\n```python\n{usage.with_pegbox(recipe, receipt)}\n```",
         f"Without it:\n\n```python\n{usage.without_pegbox(recipe, receipt)}\n```",
@@ -154,8 +155,8 @@ def _licence(receipt: Mapping[str, Any]) -> str:
     )
 
 
-def _made_from(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
-    """The facts of the receipt, as a list."""
+def _made_from(recipe: Recipe, receipt: Mapping[str, Any], parted: Parting | None) -> str:
+    """The facts of the receipt, as a list, and where training and validation part."""
     plan, rows, versions = receipt["plan"], receipt["rows"], receipt["versions"]
     facts = [
         f"Base model: {_plain(_title(receipt))} (from: {_plain(str(receipt['model']['source']))})",
@@ -166,6 +167,7 @@ def _made_from(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
         *(f"Model file: {_plain(name)}, SHA-256 `{digest}`" for name, digest in receipt["model_files"].items()),
         f"Chosen checkpoint: update {receipt['chosen_step']:,}; {receipt['tokens']:,} tokens trained on in "
         f"{wording.seconds(receipt['seconds']['training'])} on {receipt['hardware'].get('gpu', receipt['hardware']['device'])}",
+        *([] if parted is None else [curve_words.card_line(parted, receipt["chosen_step"])]),
         f"Seed: {receipt['seed']}; versions: {', '.join(f'{name} {version}' for name, version in versions.items())}",
     ]
     return "\n".join(f"- {fact}" for fact in facts)

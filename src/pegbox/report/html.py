@@ -11,8 +11,21 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pegbox.evaluation.overfitting import parting
 from pegbox.recipe import Recipe
-from pegbox.report import breakdown, facts, groups, loss_words, pictures, results, rows, shape, usage, wording
+from pegbox.report import (
+    breakdown,
+    curve_words,
+    facts,
+    groups,
+    loss_words,
+    pictures,
+    results,
+    rows,
+    shape,
+    usage,
+    wording,
+)
 from pegbox.report.answers import Reader
 from pegbox.report.kinds import KINDS
 from pegbox.report.page import as_data, render
@@ -29,7 +42,7 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
     reader = Reader.of(lines, evaluation, names, receipt["task"])
     given = Given(lines, evaluation, names, receipt["task"], recipe.seed)
     own = KINDS[recipe.task.kind].section
-    data = folder.read_json("data.json")
+    data, parted, chosen = folder.read_json("data.json"), parting(log), receipt["chosen_step"]
     changed = rows.most_changed(reader.compared, recipe.seed)
     return render(
         "report.html",
@@ -50,7 +63,8 @@ def report(folder: RunFolder, recipe: Recipe) -> str:
         cards=reader.cards(changed),
         filters=reader.filters(changed),
         rows_data=as_data(reader.data(changed)),
-        curves_picture=pictures.curves(log, receipt["chosen_step"], loss_words.unit(recipe)),
+        curves_picture=pictures.curves(log, chosen, loss_words.unit(recipe), parted),
+        parted=curve_words.told(log, parted, chosen, recipe.train),
         training=facts.training(log, receipt, recipe),
         findings=[facts.finding(found) for found in data["findings"]],
         shape=shape.section(data.get("shape")),

@@ -18,6 +18,7 @@ from unicodedata import category, east_asian_width
 
 from markupsafe import Markup, escape
 
+from pegbox.evaluation.overfitting import Parting
 from pegbox.evaluation.verdict import TUNED
 from pegbox.report.wording import SHARES, bounds, metric_name, number, ranked, scale
 
@@ -177,21 +178,26 @@ def fitting(name: str, width: int) -> str:
     return shown
 
 
-def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str) -> Markup:
-    """Training and validation loss by update, the chosen one marked. `unit`: what a value of the loss counts."""
+def curves(lines: Sequence[Mapping[str, Any]], chosen: int, unit: str, parted: Parting | None) -> Markup:
+    """Training and validation loss by update, the chosen one marked, and where they part. `unit`: what a loss counts."""
     training = _series(line for line in lines if line.get("split") != "validation")
     validation = _series(line for line in lines if line.get("split") == "validation")
     losses = [loss for _, loss in (*training, *validation)]
-    with canvas(260) as figure:
-        axes = figure.add_axes((0.135, 0.19, 0.845, 0.65))
+    more = 0 if parted is None else 18  # units, for a second line of the legend
+    height, upright = 260 + more, 169
+    with canvas(height) as figure:
+        axes = figure.add_axes((0.135, 49 / height, 0.845, upright / height))
         axes.plot(*_columns(training), color=RIVAL_COLOUR, linewidth=1.5, label="training")
         axes.plot(*_columns(validation), "o-", color=TUNED_COLOUR, markersize=5, linewidth=1.5, label="validation")
         axes.axvline(chosen, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"chosen: update {chosen}")
+        if parted is not None:
+            words = f"parted from update {parted.start.step} on"
+            axes.axvline(parted.start.step, color=INK, linewidth=1.5, label=words)
         unit_told = scale_losses(axes, losses, unit)
         title = fitting(f"loss, {unit_told}", LETTERS)
-        axes.set_title(title, loc="left", color=MUTED, size=13, y=1.1, parse_math=False)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=3, frameon=False, borderpad=0, **_TIGHT)
-        return inline(figure, "curves", _told(training, validation, chosen))
+        axes.set_title(title, loc="left", color=MUTED, size=13, y=1 + (17 + more) / upright, parse_math=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=2 if more else 3, **_TIGHT)
+        return inline(figure, "curves", _told(training, validation, chosen, parted))
 
 
 def scale_losses(axes: Axes, losses: Sequence[float], unit: str) -> str:
@@ -203,13 +209,20 @@ def scale_losses(axes: Axes, losses: Sequence[float], unit: str) -> str:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # six numbers of seven digits have room
     axes.grid(axis="y", linewidth=0.6)
     axes.set_xlabel("updates")
     return f"{unit} (logarithmic)" if wide else unit
 
 
-_TIGHT: Mapping[str, Any] = {"handlelength": 1.2, "columnspacing": 1.2, "handletextpad": 0.5}
+_TIGHT: Mapping[str, Any] = {
+    "frameon": False,
+    "borderpad": 0,
+    "labelspacing": 0.3,
+    "handlelength": 1.2,
+    "columnspacing": 1.2,
+    "handletextpad": 0.5,
+}
 
 
 def _series(lines: Iterator[Mapping[str, Any]]) -> list[tuple[int, float]]:
@@ -221,10 +234,14 @@ def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float
     return [step for step, _ in points], [loss for _, loss in points]
 
 
-def _told(training: Sequence[tuple[int, float]], validation: Sequence[tuple[int, float]], chosen: int) -> str:
+def _told(
+    training: Sequence[tuple[int, float]], validation: Sequence[tuple[int, float]], chosen: int, parted: Parting | None
+) -> str:
     parts = [f"the chosen model is that of update {chosen}"]
     for name, points in (("training", training), ("validation", validation)):
         if points:
             (first, began), (last, ended) = points[0], points[-1]
             parts.append(f"{name} loss {began:.4g} at update {first}, {ended:.4g} at update {last}")
+    if parted is not None:
+        parts.append(f"they part ways from update {parted.start.step} on")
     return f"Learning curves: {'; '.join(parts)}"
