@@ -1,7 +1,7 @@
 """Rows at the edge of what a model takes: the longest that fits is learnt, one token more is refused by its line.
 
-INVARIANTS row 37, over whole runs, where positions are a table. What the limit is of which model: `models/test_limits_and_serving`;
-rows that are cut, split or left out: `data/test_shorten` and `data/test_preparing`.
+INVARIANTS row 37, over whole runs, where positions are a table. What the limit is of which model:
+`models/test_limits_and_serving`; rows that are cut, split or left out: `data/test_shorten` and `data/test_preparing`.
 """
 
 from __future__ import annotations

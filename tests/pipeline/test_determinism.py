@@ -1,8 +1,8 @@
 """A run hangs on its recipe, rows and seed alone: not on how Python hashes texts, nor on how many workers tokenize.
 
-INVARIANTS row 18 across processes. Two processes with other hash seeds (and one of them with the tokenizers' threads) make the same
-runs, each with a cache of its own; a bug that is put back, rows in the order of a set, shows that they do hash otherwise.
-That a run is the same again in one process: `test_pipeline`; orders of epochs and seeds: `training/test_update`.
+INVARIANTS row 18 across processes. Two of them, with other hash seeds and one with the tokenizers' threads, make the
+same runs, each with a cache of its own; a bug that is put back, rows in the order of a set, shows that they do hash
+otherwise. Again in one process: `test_pipeline`; orders of epochs and seeds: `training/test_update`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A run is the same whether or not others are made beside it in one process, before it and between its updates.
 
-INVARIANTS row 39. The others have all that could stay behind: another precision, dropout, other attention and no kernels, another task on
-padded rows, answers that are drawn at random. They run to their ends where the first one is between two updates: whatever they
-share with it (a model, a config, a generator, a setting of torch or of Transformers) would show in a bit of its files.
+INVARIANTS row 39. The others have all that could stay behind: another precision, other attention and no kernels,
+another task on padded rows, answers that are drawn at random. They run to their ends where the first one is between two
+updates: whatever they share with it (a model, a config, a generator, a setting of torch or of Transformers) would show
+in a bit of its files. In threads beside each other runs are not promised to be the same.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def _lora(chosen: Lora) -> str:
 
 
 def _best(best: Mapping[str, Any], recipe: Recipe) -> str:
-    name, value = best["metric"].partition(":")[2] or best["metric"], best["value"]
+    name, value = best["metric"], best["value"]
     if value is None:
         return f"no validation {name} was finite"
     unit = f" {loss_words.unit(recipe)}" if name == "loss" else ""

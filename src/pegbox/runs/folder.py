@@ -31,8 +31,10 @@ class RunFolder:
     def create(cls, path: Path) -> RunFolder:
         """A new folder, or an empty one: nothing of a user's is overwritten."""
         cls.refuse_used(path)
-        with durable.explained(path):
+        try:
             path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _closed(path, error.strerror) from None
         return cls(path)
 
     @classmethod
@@ -58,7 +60,7 @@ class RunFolder:
             cure = "give another --run-dir, or go on with `pegbox train --resume`"
             raise RecipeError("the run folder is not empty", where=str(path), cure=cure)
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise RecipeError("no run folder can be made there", where=str(path), cure="give another --run-dir")
+            raise _closed(path, "nothing may be written there" if there.is_dir() else f"{there} is a file")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -132,3 +134,7 @@ class RunFolder:
                 log.warning("%s has lost %d bytes since the checkpoint was written", name, size - there)
             elif path.is_file():
                 os.truncate(path, size)
+
+
+def _closed(path: Path, why: str) -> RecipeError:
+    return RecipeError(f"no folder can be made there: {why}", where=str(path), cure="give another, with --run-dir")

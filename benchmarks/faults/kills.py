@@ -1,0 +1,110 @@
+"""SIGKILL at any time, and more often inside a save: the run that goes on ends as the one that was never killed.
+
+The time of a kill is drawn evenly over what the whole run took, from the reading of rows to the report. Of each hundred
+at least a quarter are drawn inside a save instead: the parent waits until the child says that it saves for the n-th time.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from faults.world import METHODS, SAVE_STEPS, STEPS, World, begin_or_resume, child, ended, left_by, side_by_side
+
+from pegbox.runs import checkpoint
+
+INSIDE = 0.25  # the share of kills that are aimed at a save
+SAVES = STEPS // SAVE_STEPS
+
+
+class Shared:
+    """Two bytes that a child and its parent share: how many saves have begun, and whether one is going on."""
+
+    def __init__(self) -> None:
+        self.bytes = mmap.mmap(-1, 2)
+
+    def watch(self) -> None:
+        """In the child: let the parent see when it saves."""
+        right = checkpoint.save
+
+        def save(*given: Any) -> Path:
+            self.bytes[0] += 1
+            self.bytes[1] = 1
+            done = right(*given)
+            self.bytes[1] = 0
+            return done
+
+        checkpoint.save = save
+
+    @property
+    def begun(self) -> int:
+        return self.bytes[0]
+
+    @property
+    def saving(self) -> bool:
+        return self.bytes[1] == 1
+
+
+def run(world: World, count: int = 100, seed: int = 0, workers: int = 2) -> dict[str, Any]:
+    """`count` kills for each method: how many were inside a save, how many resumed to the same bytes."""
+    return {method: _kills(world, method, count, seed, workers) for method in METHODS}
+
+
+def _kills(world: World, method: str, count: int, seed: int, workers: int) -> dict[str, Any]:
+    whole = world.folder / f"kills-{method}"
+    recipe = world.recipe(method)
+    began = time.monotonic()
+    code = ended(child(lambda: begin_or_resume(recipe, whole), world.folder / "whole.log"))
+    assert code == 0, (world.folder / "whole.log").read_text()
+    seconds, wanted = time.monotonic() - began, left_by(whole)
+
+    def trial(number: int) -> dict[str, Any]:
+        draw = random.Random(f"{seed} {method} {number}")
+        folder = world.folder / f"kills-{method}-{number}"
+        log, shared = folder.with_suffix(".log"), Shared()
+
+        def killed() -> None:
+            shared.watch()
+            begin_or_resume(recipe, folder)
+
+        process = child(killed, log)
+        if number < INSIDE * count:
+            _wait_for_save(process, shared, draw.randint(1, SAVES), draw.uniform(0, 0.01))
+        else:
+            time.sleep(draw.uniform(0, seconds * workers / min(workers, os.cpu_count() or 1)))
+        inside = shared.saving
+        os.kill(process, signal.SIGKILL)
+        first = ended(process)
+        begun = (folder / "recipe.yaml").is_file()
+        again = ended(child(lambda: begin_or_resume(recipe, folder), log))
+        same = again == 0 and left_by(folder) == wanted
+        if same:
+            shutil.rmtree(folder)
+        return {"killed": first == -signal.SIGKILL, "inside": inside, "begun": begun, "same": same, "number": number}
+
+    trials = side_by_side(trial, count, workers)
+    return {
+        "kills": sum(one["killed"] for one in trials),
+        "inside_a_save": sum(one["killed"] and one["inside"] for one in trials),
+        "before_it_was_a_run": sum(one["killed"] and not one["begun"] for one in trials),
+        "ended_before_the_kill": sum(not one["killed"] for one in trials),
+        "same_bytes": sum(one["same"] for one in trials),
+        "trials": count,
+        "differ": [one["number"] for one in trials if not one["same"]],
+    }
+
+
+def _wait_for_save(process: int, shared: Shared, number: int, delay: float) -> None:
+    """Return a moment after the child began to save for the n-th time, or when it has ended."""
+    until = time.monotonic() + 60
+    while not (shared.begun >= number and shared.saving) and time.monotonic() < until:
+        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.0002)
+    time.sleep(delay)
