@@ -59,7 +59,8 @@ def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
     task = TASKS[recipe.task.kind](renderer, recipe, models.heads_of(source.path))
     limit = models.max_length(source.path)
     most = min(limit, recipe.data.max_length or limit)
-    data = prepare(recipe, task, most, max(models.vocabulary(source.path), len(tokenizer)))
+    known = models.vocabulary(source.path)
+    data = prepare(recipe, task, most, max(known, len(tokenizer)) if recipe.model.add_tokens else known)
     task.fit(data.splits.train)
     return source, task, data
 
@@ -87,7 +88,8 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
             apart=method.FREEZES,
         )
     method.prepare(model, recipe.method, recipe.seed)
-    packed = kernels and enable_packing(model, data.train)
+    with runtime.autocast(device, bf16):
+        packed = kernels and enable_packing(model, data.train)
     share_prefix = not models.has_dropout(model)
     plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=share_prefix)
     return Ready(recipe, source, task, data, model, plan, kernels)

@@ -176,16 +176,11 @@ def check_a_token_that_the_model_has_not_is_refused(name: str, folder: Path) -> 
     raise AssertionError("a token that the model has not was learnt")
 
 
-TOKENIZER = "pipeline.read_rows takes the tokenizer's size where it is the larger, whether tokens are added or not"
-
-
-@pytest.mark.xfail(reason=TOKENIZER, strict=True)
 @pytest.mark.parametrize("name", ["bert", "opt"])
 def test_a_token_that_the_model_has_not_is_refused_by_its_line(name: str, tmp_path: Path) -> None:
     check_a_token_that_the_model_has_not_is_refused(name, tmp_path)
 
 
-@pytest.mark.xfail(reason="Run.answers leaves no room for the answer: IndexError, after the training", strict=True)
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_an_answer_that_would_end_beyond_the_last_position_is_no_crash(name: str, tmp_path: Path) -> None:
     """A row of the test that fits, and whose answer may be longer than its own: by default a quarter longer."""

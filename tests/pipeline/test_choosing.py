@@ -108,7 +108,9 @@ def test_choosing_by_a_metric_changes_no_update(models: dict[str, Path], tmp_pat
 
 
 def test_a_function_of_the_users_own_can_choose(models: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def longest(answers, references):\n    return [float(len(a)) for a in answers]\n")
+    (tmp_path / "mine.py").write_text(
+        "def longest(answers, references):\n    return [float(len(a)) for a in answers]\n"
+    )
     recipe = recipe_of("chat", models, tmp_path, metric_for_best_model=f"{tmp_path}/mine.py:longest")
     run = pegbox.train(recipe, run_dir=tmp_path / "run")
     assert run.receipt["best_validation"]["value"] == max(line["longest"] for line in told(run).values())

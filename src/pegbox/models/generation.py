@@ -18,6 +18,7 @@ Shapes: n rows, P shared tokens, Hk key heads of width D, V the vocabulary.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,7 +117,8 @@ def stream(
     """
     assert not model.training and prompt
     if do_sample or not _batches(model):
-        yield from transformers_loop.stream(model, prompt, stop_ids, max_new_tokens, do_sample=do_sample)
+        most = min(max_new_tokens, room(model, prompt))
+        yield from transformers_loop.stream(model, prompt, stop_ids, most, do_sample=do_sample)
         return
     kept = Kept() if kept is None else kept
     rows, answer = _Rows(model, [prompt], *kept.shared_with(prompt)), Answer()
@@ -125,6 +127,12 @@ def stream(
         kept.ids, kept.cache = (*prompt, *answer.input_ids)[: rows.mask.shape[1]], rows.cache
         if not answer.stopped:
             yield answer.input_ids[-1]
+
+
+def room(model: PreTrainedModel, prompt: Sequence[int]) -> int:
+    """How many tokens may follow a prompt: until the model's positions end, behind which the last is not given to it."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return positions - len(prompt) + 1 if positions else sys.maxsize
 
 
 def _batches(model: PreTrainedModel) -> bool:
@@ -148,6 +156,7 @@ class _Rows:
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix: int, shared: KeysAndValues
     ) -> None:
         self.model, size = model, max(map(len, prompts))
+        self.room = [room(model, prompt) for prompt in prompts]
         padding = [size - len(prompt) for prompt in prompts]
         ids = [[0] * empty + list(prompt) for empty, prompt in zip(padding, prompts, strict=True)]
         before = torch.tensor(padding, device=model.device)[:, None]
@@ -184,6 +193,7 @@ class _Rows:
         """Go on with these rows only, int64 [m]."""
         self.cache.batch_select_indices(rows)
         self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
+        self.room = [self.room[row] for row in rows.tolist()]
 
 
 def _best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
@@ -203,7 +213,7 @@ def _decode(rows: _Rows, answers: list[Answer], stop_ids: frozenset[int], max_ne
         for answer, token, margin in zip(answers, tokens.tolist(), margins, strict=True):
             answer.add(token, margin, stop_ids)
         yield
-        going = [index for index, answer in enumerate(answers) if not answer.stopped]
+        going = [index for index, answer in enumerate(answers) if not answer.stopped and step + 1 < rows.room[index]]
         if not going or step + 1 == max_new_tokens:
             return
         rows.append(tokens)
@@ -221,7 +231,8 @@ def _alone(
 ) -> Answer:
     """The greedy answer to one prompt by Transformers' own loop."""
     answer = Answer()
-    for logits in transformers_loop.greedy_logits(model, prompt, stop_ids, max_new_tokens):
+    most = min(max_new_tokens, room(model, prompt))
+    for logits in transformers_loop.greedy_logits(model, prompt, stop_ids, most):
         tokens, margins = _best(logits)
         answer.add(int(tokens), margins[0], stop_ids)
     advance(1)

@@ -80,6 +80,7 @@ def save(
             if target.exists():  # a damaged one, which was gone back from
                 shutil.rmtree(target)
             durable.place(draft, target)
+            durable.sync(folder.parent)  # else the folder of all of them could be lost with its name
     except TrainingError:
         shutil.rmtree(draft, ignore_errors=True)  # of no use, and its bytes are wanted
         raise
@@ -145,7 +146,7 @@ def verifies(path: Path) -> bool:
             (path / name).stat().st_size == entry["size"] and sha256(path / name) == entry["sha256"]
             for name, entry in manifest["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -166,10 +167,11 @@ def sealed(manifest: Mapping[str, Any]) -> bytes:
 
 
 def prune(folder: Path, keep: int, state: TrainState) -> None:
-    """Delete all but the newest `keep` checkpoints up to now and the best."""
+    """Delete all but the newest `keep` checkpoints up to now and the best. Raises TrainingError."""
     for path in [path for path in by_step(folder) if step_of(path) <= state.step][keep:]:
         if step_of(path) != state.best_step:
-            shutil.rmtree(path)
+            with durable.explained(path):
+                shutil.rmtree(path)
 
 
 def by_step(folder: Path) -> list[Path]:

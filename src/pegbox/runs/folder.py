@@ -34,7 +34,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _closed(path, error.strerror) from None
+            raise _closed(path, str(error.strerror)) from None
         return cls(path)
 
     @classmethod

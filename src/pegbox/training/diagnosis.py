@@ -1,8 +1,8 @@
 """Why an update is not finite: which rows, and in which part of the model the first such number is.
 
 The rows are computed once more, each alone and with the noise of the update. Weights are looked at first, for where one is
-not finite every row is; then, of the guilty rows, the first module whose output is not (the innermost runs first), else
-the first that is handed such a gradient on the way back.
+not finite every row is; then, of the first guilty row, the first module whose output is not (the innermost runs first), else
+the loss, else the first module that is handed such a gradient on the way back.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -44,8 +45,13 @@ def refuse(job: Job, found: Gradient, step: int) -> NoReturn:
     )
     cure = "look at these rows" if guilty and len(guilty) < len(examples) else "look at the model's weights"
     cure += "; else go on with a lower rate: `pegbox train --resume RUN --accept-change train.learning_rate`"
+    raise TrainingError(what, where=named(rows), cure=cure)
+
+
+def named(rows: Sequence[str]) -> str:
+    """The first few rows, and how many more."""
     more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    raise TrainingError(what, where=", ".join(rows[:NAMED]) + more, cure=cure)
+    return ", ".join(rows[:NAMED]) + more
 
 
 def examine(job: Job, examples: Sequence[Example], step: int) -> tuple[list[str], str]:
@@ -60,17 +66,23 @@ def examine(job: Job, examples: Sequence[Example], step: int) -> tuple[list[str]
             runtime.seed_noise(job.seed, step, job.ranks.rank)
             batches = [batch.to(job.device) for batch in gradient.micro_batches(job.task, job.plan, [example], step)]
             with runtime.autocast(job.device, job.bf16):
-                loss, _ = job.task.update_loss(job.model, batches, lambda part: part.backward())
+                loss, _ = job.task.update_loss(job.model, batches, partial(_backward, seen))
             wrong = [name for name, parameter in parameters.items() if not _is_finite(parameter.grad)]
             if wrong or not math.isfinite(loss):
                 guilty.append(example.where)
-                first = first or next(iter(seen), "the loss" if not wrong else f"the gradient of {wrong[-1]}")
+                first = first or next(iter(seen), f"the gradient of {wrong[-1]}" if wrong else "the loss")
     for parameter in parameters.values():
         parameter.grad = None
     weights = [name for name, weight in job.model.named_parameters() if not _is_finite(weight)]
     if weights:
         return guilty, f"the weights {weights[0]}"
     return guilty, first or "the sum over its rows, each of which is finite"
+
+
+def _backward(seen: list[str], loss: torch.Tensor) -> None:
+    if not _is_finite(loss):
+        seen.append("the loss")
+    loss.backward()
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Out of memory: compute less at once, and repeat the same update.
 
-A failed attempt changed nothing: its gradients are dropped, its noise is drawn again from the update's own seed. The
-largest micro-batch is halved, which changes no result but by the order of sums; the run goes on with the smaller ones, and
-so does one that resumes it.
+A failed attempt changed nothing: its gradients are dropped, its noise is drawn again from the update's own seed. From then on
+no micro-batch is larger than half the rows of the largest, which changes no result but by the order of sums; a run that
+resumes this one goes on so, too.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ def fitting(job: Job, examples: Sequence[Example], state: TrainState, action: Ca
 
 
 def _halved(job: Job, examples: Sequence[Example], said: str) -> Job:
-    """The job with at most half the tokens at once that its largest micro-batch of several rows has."""
-    world = job.ranks.world
-    cuts = [part for rank in range(world) for part in parts(job.plan, examples[rank::world])]
-    largest = max((max(map(len, part)) * len(part) for part in cuts if len(part) > 1), default=0)
-    if not largest:
+    """The job with at most as many tokens at once as half the rows of its largest micro-batch of several rows."""
+    world, plan = job.ranks.world, job.plan
+    cuts = [part for rank in range(world) for part in parts(plan, examples[rank::world])]
+    shared = plan.prefix if plan.packed and plan.share_prefix else 0
+    several = [(max(map(len, part)) - shared, len(part)) for part in cuts if len(part) > 1]  # as `batching.cut` counts
+    if not several:
         longest = max(map(len, examples))
         cure = (
             "shorten rows (data.max_length with data.truncation), take a smaller model or method: lora, or quantize it"
         )
         raise TrainingError(f"out of memory for one row of at most {longest} tokens alone: {said}", cure=cure)
-    return replace(job, plan=replace(job.plan, micro_batch_tokens=largest // 2))
+    size, rows = max(several, key=lambda part: part[0] * part[1])
+    return replace(job, plan=replace(plan, micro_batch_tokens=shared + size * (rows // 2)))

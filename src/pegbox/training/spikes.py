@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pegbox.training.diagnosis import named
 from pegbox.training.job import Job
 
 log = logging.getLogger("pegbox")
@@ -44,7 +45,7 @@ class Spikes:
                 rows = [example.where for example in job.examples_of(line["step"] - 1)]
                 log.warning(
                     "update %d: %s %.4g is a spike (over %.4g); rows: %s",
-                    *(line["step"], name, line[name], limit, ", ".join(rows)),
+                    *(line["step"], name, line[name], limit, named(rows)),
                 )
                 job.tell(line["step"], "spike", of=name, value=line[name], limit=limit, rows=rows)
         self._add(line)
