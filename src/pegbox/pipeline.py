@@ -41,12 +41,12 @@ from pegbox.report import card, html
 from pegbox.runs import changes, checkpoint, durable, receipt
 from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RECIPE, RunFolder
-from pegbox.runtime import Ranks
+from pegbox.runtime import OutOfMemoryError, Ranks
 from pegbox.tasks import TASKS, Task
 from pegbox.training import loop
 from pegbox.training.job import Job, Judge
 from pegbox.training.plan import make_plan
-from pegbox.training.validation import LOSS
+from pegbox.training.validation import LOSS, precision_gap
 
 log = logging.getLogger("pegbox")
 
@@ -187,7 +187,8 @@ def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], t
     """All steps. The trained model is let go of before the models of the evaluation are loaded from disk."""
     ready = get_ready(recipe, kernels=kernels)
     if ranks.is_first:
-        log.info("%s", ready.plan.summary)
+        bf16 = runtime.use_bf16(ready.model.device, recipe.train.bf16)
+        log.info("%s; %s in %s", ready.plan.summary, ready.model.device.type, "bfloat16" if bf16 else "float32")
     folder, state = begin(ready)
     with trackers.opened(folder, ready.recipe, state.step, tells=ranks.is_first) as metrics:
         with step("step 3, training"):
@@ -223,6 +224,7 @@ def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metri
     )
     with runtime.metered(ready.model.device) as energy:
         state = loop.train(job, state)
+    gap = _precision_gap(job, ready)
     if not ranks.is_first:
         return
     _keep_model(ready, folder)
@@ -242,7 +244,19 @@ def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metri
         "events": Counter(line["event"] for line in folder.read_lines("events.jsonl")),
         "model_files": dict(checkpoint.hashes(folder.model)),
     }
-    folder.write_json("receipt.json", folder.read_json("receipt.json") | facts)
+    told = folder.read_json("receipt.json")
+    told["precision"] |= {"validation_loss": gap}
+    folder.write_json("receipt.json", told | facts)
+
+
+def _precision_gap(job: Job, ready: Ready) -> dict[str, float] | None:
+    """What computing in bfloat16 does to the loss; None where that is float32's, or cannot be told here."""
+    if not job.bf16 or ready.recipe.model.quantization is not None:
+        return None
+    try:
+        return precision_gap(job)
+    except OutOfMemoryError:
+        return None
 
 
 def _judge_of(ready: Ready) -> Judge | None:

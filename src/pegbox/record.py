@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pegbox import runtime
 from pegbox.data.fingerprint import files_of, sources_of
 from pegbox.data.splits import SPLITS, Splits
 from pegbox.finished.continuing import resolve
@@ -81,6 +82,7 @@ def _sides(splits: Splits) -> Iterator[dict[str, Any]]:
 
 def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
     recipe, origin = ready.recipe, _origin(ready.recipe)
+    bf16 = runtime.use_bf16(ready.model.device, recipe.train.bf16)
     told = {
         "name": ready.source.name,
         "source": ready.source.source,
@@ -99,7 +101,11 @@ def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
         "model": told | origin["model"],
         "task": ready.task.state(),
         "plan": ready.plan.to_json(),
-        "kernels": models.kernels_of(ready.model),
+        "precision": {
+            "computed": "bfloat16" if bf16 else "float32",
+            "held": sorted({str(weight.dtype).removeprefix("torch.") for weight in ready.model.parameters()}),
+        },
+        "kernels": models.kernels_of(ready.model, bf16=bf16),
         "no_kernels": not ready.kernels,
         "test_scored": 0,
     }

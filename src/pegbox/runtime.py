@@ -93,7 +93,14 @@ def available_memory(device: torch.device) -> int:
 
 
 # what torch's allocator, the C++ library and oneDNN say on a CPU that has no more memory
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "out of memory")
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "out of memory",
+    "create a primitive",
+    "execute a primitive",
+)
 
 
 class OutOfMemoryError(TrainingError):

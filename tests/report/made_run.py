@@ -129,6 +129,7 @@ RECEIPT: dict[str, Any] = {
         "seconds": 45.2,
         "tokens": 9800,
     },
+    "precision": {"computed": "float32", "held": ["float32"], "validation_loss": None},
     "kernels": {"attention": "packed"},
     "energy": {"joules": 1234.0, "source": "the processor's own counters (RAPL: package-0)"},
     "resumed_at": 0,

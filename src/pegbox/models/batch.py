@@ -10,15 +10,19 @@ Shapes: B rows of T tokens (a pack is one row), N learnt tokens, V the vocabular
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+import logging
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.kernels.attention import Pack
+
+log = logging.getLogger("pegbox")
 
 
 @dataclass(frozen=True)
@@ -158,10 +162,32 @@ def learnt_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return logits if len(unique) == len(where) and bool((unique == batch.places).all()) else logits[where]
 
 
-def of_like_length(rows: Sequence[Sized], at_once: int) -> Iterator[list[int]]:
-    """The indices of all rows, the shortest first, in parts of at most `at_once`: so that little is padded."""
+def on_rows_of_like_length(rows: Sequence[Sized], at_once: int, action: Callable[[list[int]], None]) -> None:
+    """Do something with the indices of all rows, the shortest first, at most `at_once` of them: so that little is padded.
+
+    Where memory has no room for so many, it is done with each half of them. Raises OutOfMemoryError for a single row.
+    """
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    return (order[start : start + at_once] for start in range(0, len(order), at_once))
+    for start in range(0, len(order), at_once):
+        _as_memory_allows(order[start : start + at_once], action)
+
+
+def _as_memory_allows(chosen: list[int], action: Callable[[list[int]], None]) -> None:
+    try:
+        action(chosen)
+        return
+    except Exception as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        said = str(error).strip().split("\n")[0]
+    runtime.release_memory()
+    if len(chosen) == 1:
+        cure = "take another device, or a smaller model; a run goes on with `pegbox train --resume`"
+        raise runtime.OutOfMemoryError(f"out of memory for a single row: {said}", cure=cure)
+    log.warning("out of memory for %d rows at once; each half of them by itself", len(chosen))
+    half = len(chosen) // 2
+    _as_memory_allows(chosen[:half], action)
+    _as_memory_allows(chosen[half:], action)
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:

@@ -28,7 +28,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pegbox.kernels.growing_cache import growing_cache
 from pegbox.models import transformers_loop
-from pegbox.models.batch import attends_only, of_like_length, shared_prefix
+from pegbox.models.batch import attends_only, on_rows_of_like_length, shared_prefix
 
 CLOSE = 1e-4
 
@@ -91,11 +91,16 @@ def generate(
     answers = [Answer() for _ in prompts]
     prefix = shared_prefix(prompts)
     shared = _prefill(model, prompts[0][:prefix]) if prefix else []
-    for chosen in of_like_length(prompts, batch_size):
-        rows = _Rows(model, [prompts[i] for i in chosen], prefix, shared)
-        for _ in _decode(rows, [answers[i] for i in chosen], stop_ids, max_new_tokens):
+
+    def answer(chosen: list[int]) -> None:
+        rows, new = _Rows(model, [prompts[i] for i in chosen], prefix, shared), [Answer() for _ in chosen]
+        for _ in _decode(rows, list(new), stop_ids, max_new_tokens):
             pass
+        for index, given in zip(chosen, new, strict=True):
+            answers[index] = given
         advance(len(chosen))
+
+    on_rows_of_like_length(prompts, batch_size, answer)
     return answers
 
 

@@ -143,10 +143,14 @@ def load_model(
     return model
 
 
-def kernels_of(model: PreTrainedModel) -> dict[str, str]:
-    """Which form of each operation the model computes by, for the receipt."""
+def kernels_of(model: PreTrainedModel, *, bf16: bool = False) -> dict[str, str]:
+    """Which form of each operation the model computes by, in bfloat16 or float32, for the receipt."""
     attention = model.config._attn_implementation
-    fast = any(isinstance(module, linear.FastLinear) for module in model.modules()) and model.device.type == "cpu"
+    fast = (
+        any(isinstance(module, linear.FastLinear) for module in model.modules())
+        and model.device.type == "cpu"
+        and not bf16
+    )
     return {
         "attention": "packed" if attention == IMPLEMENTATION else str(attention),
         "linear": "onednn" if fast and torch.backends.mkldnn.is_available() else "plain",

@@ -89,9 +89,18 @@ def costs(receipt: Mapping[str, Any], timing: Sequence[Mapping[str, Any]]) -> li
             f"{wording.gigabytes(memory['measured'])} (predicted: {wording.gigabytes(memory['predicted'])})",
         ),
         ("Energy of training", energy(receipt["energy"])),
+        ("Precision", precision(receipt["precision"])),
         ("Device", f"{hardware['device']}, {gpu}{hardware['cores']} cores{ranks}; {hardware['platform']}"),
         ("Model from", f"{receipt['model']['name']} ({receipt['model']['source']})"),
     ]
+
+
+def precision(found: Mapping[str, Any]) -> str:
+    """What was computed in, what the weights are held in, and what that does to the loss where it was measured."""
+    told, gap = f"computed in {found['computed']}, weights in {' and '.join(found['held'])}", found["validation_loss"]
+    if gap is None:
+        return told
+    return f"{told}; validation loss {gap['bfloat16']:.5g}, and {gap['float32']:.5g} all in float32"
 
 
 def energy(found: Mapping[str, Any]) -> str:

@@ -84,8 +84,11 @@ def explained(path: Path, needed: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(error, path, needed) from error
-    except SafetensorError as error:  # of its own writer, which tells the system's error in words
-        if not (number := re.search(r"os error (\d+)", str(error))):
+    except (
+        Exception
+    ) as error:  # of the writers in Rust, which tell the system's error in words; tokenizers' has no class
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None or type(error) not in (SafetensorError, Exception):
             raise
         raise disk_error(OSError(int(number[1]), os.strerror(int(number[1]))), path, needed) from error
 

@@ -25,6 +25,7 @@ RECORDS = (
     "splits.jsonl",
     "metrics.jsonl",
     "timing.jsonl",
+    "events.jsonl",
     "predictions.jsonl",
     "evaluation.json",
 )
@@ -57,8 +58,8 @@ def file_hashes(files: Iterable[str]) -> dict[str, str]:
 
 
 def record_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each of a finished run's records."""
-    return {name: sha256(folder / name) for name in RECORDS}
+    """SHA-256 of each of a finished run's records; where nothing happened on the way, nothing is told of that."""
+    return {name: sha256(folder / name) for name in RECORDS if (folder / name).is_file()}
 
 
 def text_hash(text: str) -> str:

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from pegbox.data.records import Example, Record, TaggedWords
 from pegbox.errors import DataError
 from pegbox.metrics.spans import spans_of_tags
-from pegbox.models.batch import Batch, at_least_float32, of_like_length
+from pegbox.models.batch import Batch, at_least_float32, on_rows_of_like_length
 from pegbox.tasks.base import Advance, Predictions, Task
 from pegbox.tasks.words import Offsets, label_places, running_text
 
@@ -135,14 +135,17 @@ class TokenClassification(Task):
         """The spans of each word's likeliest tag."""
         examples = [self._example(record, [0] * len(_content(record).tokens)) for record in records]
         answers: list[Any] = [None] * len(examples)
+
+        def answer(chosen: list[int]) -> None:
+            batch = self.collate([examples[index] for index in chosen], packed=False, share_prefix=False)
+            likeliest = iter(_outputs(model, batch.to(model.device)).argmax(1).tolist())
+            for index in chosen:
+                tags = [self._labels[next(likeliest)] for _ in _content(records[index]).tokens]
+                answers[index] = self._spans(records[index], tags)
+            advance(len(chosen))
+
         with torch.inference_mode():
-            for chosen in of_like_length(examples, ROWS_AT_ONCE):
-                batch = self.collate([examples[index] for index in chosen], packed=False, share_prefix=False)
-                likeliest = iter(_outputs(model, batch.to(model.device)).argmax(1).tolist())
-                for index in chosen:
-                    tags = [self._labels[next(likeliest)] for _ in _content(records[index]).tokens]
-                    answers[index] = self._spans(records[index], tags)
-                advance(len(chosen))
+            on_rows_of_like_length(examples, ROWS_AT_ONCE, answer)
         return Predictions(tuple(answers))
 
     def trivial(self, train: Sequence[Record], test: Sequence[Record]) -> Predictions:

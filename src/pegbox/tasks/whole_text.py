@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, LabelledText, LabelSetText, Record, ScoredText, WholeText
 from pegbox.metrics import FloatArray
-from pegbox.models.batch import Batch, at_least_float32, hidden_states, of_like_length, whole_text_logits
+from pegbox.models.batch import Batch, at_least_float32, hidden_states, on_rows_of_like_length, whole_text_logits
 from pegbox.tasks import rivals
 from pegbox.tasks.base import Advance, Predictions, Task
 
@@ -139,13 +139,16 @@ class WholeTextTask(Task):
         """float64 [rows, width] of `run` on padded batches of rows of like length, in the order of the records."""
         examples = [self.encode(record) for record in records]
         out: list[np.ndarray] = [np.empty(0)] * len(examples)
+
+        def compute(chosen: list[int]) -> None:
+            batch = self.collate([examples[i] for i in chosen], packed=False, share_prefix=False)
+            values = run(batch.to(device)).double().cpu().numpy()
+            for index, row in zip(chosen, values, strict=True):
+                out[index] = row
+            advance(len(chosen))
+
         with torch.inference_mode():
-            for chosen in of_like_length(examples, ROWS_AT_ONCE):
-                batch = self.collate([examples[i] for i in chosen], packed=False, share_prefix=False)
-                values = run(batch.to(device)).double().cpu().numpy()
-                for index, row in zip(chosen, values, strict=True):
-                    out[index] = row
-                advance(len(chosen))
+            on_rows_of_like_length(examples, ROWS_AT_ONCE, compute)
         return np.stack(out)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -19,6 +20,7 @@ from pegbox.training import gradient
 from pegbox.training.job import Job
 
 LOSS = "loss"
+COMPARED = 64  # rows of which the loss is computed in float32 as well
 
 
 def micro_batches(job: Job, examples: Sequence[Example], step: int) -> Iterator[Batch]:
@@ -77,3 +79,21 @@ def is_over(job: Job, state: TrainState) -> bool:
         or (patience is not None and state.validations_without_gain >= patience)
         or (seconds is not None and state.seconds >= seconds)
     )
+
+
+def precision_gap(job: Job) -> dict[str, float]:
+    """The loss over the first validation rows as the run computes it, and with all weights and sums in float32.
+
+    The weights are what they were afterwards: float32 holds every number of bfloat16. Raises OutOfMemoryError.
+    """
+    some = replace(job, validation=job.validation[:COMPARED])
+    exact = replace(some, settings=job.settings.model_copy(update={"bf16": False}))
+    held = [(tensor, tensor.dtype) for tensor in (*job.model.parameters(), *job.model.buffers())]
+    found = {"bfloat16": validation_loss(some)}
+    try:
+        job.ranks.attempt(job.model.float)
+        found["float32"] = validation_loss(exact)
+    finally:
+        for tensor, dtype in held:
+            tensor.data = tensor.data.to(dtype)
+    return found
