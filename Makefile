@@ -6,7 +6,7 @@ ARGS ?=
 python := .venv/bin/python
 ready := .venv/.installed
 
-.PHONY: demo test check format bench bench-doctor tables methods docs campaigns clean
+.PHONY: demo test check format bench bench-doctor tables methods docs campaigns faults clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
 .NOTPARALLEL:
 
@@ -42,12 +42,16 @@ docs: $(ready)  ## the site, in dist/docs
 	$(python) -m sphinx -W --keep-going -q -E -d dist/.doctrees -b html docs dist/docs $(ARGS)
 	@echo "dist/docs/index.html"
 
+faults: $(ready)  ## kills, full disks, damaged files, numbers and memory: benchmarks/results/faults.json; ARGS=--small for a trial
+	$(python) benchmarks/faults/campaign.py $(ARGS)
+
 campaigns: $(ready)  ## the long simulations, whose figures are committed
 	$(python) benchmarks/verdict_simulation.py
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py labels
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py demo
 	HF_HUB_OFFLINE=1 $(python) benchmarks/null_runs.py tasks
 	$(python) benchmarks/prefixes.py
+	$(python) benchmarks/faults/campaign.py
 	$(python) benchmarks/fuzz_sources.py --out benchmarks/results/fuzz_sources.json
 
 clean:

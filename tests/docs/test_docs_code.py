@@ -42,6 +42,7 @@ GIVEN = {
     "docs/guides/memory.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/methods.md": ["tickets.jsonl"],
     "docs/guides/offline.md": ["recipe.yaml", "tickets.jsonl"],
+    "docs/guides/overfitting.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/refused.md": ["commands.csv"],
     "docs/guides/rows.md": ["commands.csv"],
     "docs/guides/tasks.md": ["requests.csv"],
@@ -66,6 +67,8 @@ NOT_RUN = {
     "docs/guides/trackers.md": ["tensorboard --logdir runs/watched/tensorboard"],
     "docs/index.md": ["make demo", "make test"],
     "docs/lightning.md": ["pip install pegbox[lightning]"],
+    "docs/reliability.md": ["make faults"],
+    "docs/guides/stopped.md": ["pegbox train --resume runs/long --accept-change train.num_train_epochs"],
 }
 
 

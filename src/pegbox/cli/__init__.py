@@ -39,7 +39,7 @@ def main() -> None:
             raise
         _tell(disk_error(error, Path(str(error.filename or "."))))
     except KeyboardInterrupt:
-        sys.exit(130)
+        _end(signal.SIGINT, None)
 
 
 def _tell(error: PegboxError) -> NoReturn:
@@ -53,4 +53,5 @@ def _tell(error: PegboxError) -> NoReturn:
 
 
 def _end(signum: int, frame: FrameType | None) -> NoReturn:
+    print("pegbox: stopped\n  cure: a run goes on with `pegbox train --resume RUN`", file=sys.stderr)
     sys.exit(128 + signum)
