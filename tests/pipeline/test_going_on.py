@@ -22,6 +22,7 @@ from pegbox.finished.verifying import verify
 from pegbox.recipe import dump, load
 from pegbox.runs import changes, checkpoint, durable
 from pegbox.runs.folder import DRAFT, RunFolder
+from pegbox.tasks import Task
 from pegbox.training import loop, memory, validation
 from pegbox.training.job import Job
 from tiny_folder import causal_folder, chat_recipe, sums, write_rows
@@ -312,19 +313,20 @@ def test_no_checkpoint_is_written_of_numbers_that_are_not_finite(home: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_that_is_short_in_an_update_changes_no_bit_of_what_it_does_not_cut(
+def test_an_update_that_memory_was_short_for_is_repeated_in_smaller_pieces(
     home: Path, tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Short of memory once with single rows left, the update is repeated as it was; with more, in smaller pieces."""
-    right, failed = runtime.autocast, list[int]()
+    """Memory is short once, behind the backward pass of the whole: what that left must not be added to."""
+    right, failed = Task.update_loss, list[int]()
 
-    def short(device: torch.device, bf16: bool) -> Any:
-        if not failed and torch.is_grad_enabled():
+    def short(self: Task, *given: Any) -> Any:
+        found = right(self, *given)
+        if not failed:
             failed.append(1)
             raise MemoryError
-        return right(device, bf16)
+        return found
 
-    monkeypatch.setattr(runtime, "autocast", short)
+    monkeypatch.setattr(Task, "update_loss", short)
     done = pegbox.train(recipe_of(home), run_dir=tmp_path / "run")
     assert done.receipt["events"] == {"out_of_memory": 1}
     assert done.receipt["micro_batch_tokens"] < whole.receipt["micro_batch_tokens"]
@@ -350,5 +352,5 @@ def test_an_error_that_is_not_of_memory_is_not_repeated() -> None:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        memory.fitting(job, [], checkpoint.TrainState(), wrong)
+        memory.fitting(job, checkpoint.TrainState(), list, wrong)
     assert len(calls) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
@@ -31,10 +32,15 @@ def total_updates(examples: int, settings: Train) -> int:
 def rows_of_update(step: int, examples: int, batch_size: int, seed: int) -> list[int]:
     """The indices of the examples of update `step` (0-based)."""
     epoch, index = divmod(step, updates_per_epoch(examples, batch_size))
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(examples, generator=generator)
-    chosen: list[int] = order[index * batch_size : (index + 1) * batch_size].tolist()
+    chosen: list[int] = _order(examples, seed, epoch)[index * batch_size : (index + 1) * batch_size].tolist()
     return chosen
+
+
+@lru_cache(maxsize=2)  # drawn once an epoch, not once an update
+def _order(examples: int, seed: int, epoch: int) -> torch.Tensor:
+    """int64 [examples]"""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(examples, generator=generator)
 
 
 def cut(examples: Sequence[Example], *, tokens: int, rows: int, shared: int = 0) -> list[list[Example]]:

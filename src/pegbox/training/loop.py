@@ -63,15 +63,12 @@ def train(job: Job, state: TrainState) -> TrainState:
         shown.advance(state.step)
         while True:
             stops.look(state)
-            if (
-                state.validated < state.step
-                and (is_over(job, state) or state.step % eval_steps == 0)
-                and not stops.signum
-            ):
+            validating = is_over(job, state) or state.step % eval_steps == 0
+            if validating and state.validated < state.step and not stops.signum:
                 job = _validate(job, state, stops)
             over = is_over(job, state)
-            due = over or stops.signum or state.step % save_steps == 0 or state.best_step == state.step
-            if due and saved < state.step:
+            saving = over or stops.signum or state.step % save_steps == 0 or state.best_step == state.step
+            if saving and saved < state.step:
                 save(job, state, optimizer)
                 saved = state.step
             if stops.signum:
@@ -79,14 +76,16 @@ def train(job: Job, state: TrainState) -> TrainState:
                 raise Stopped(stops.signum, str(job.run.path))
             if over:
                 break
-            job, update = fitting(
-                *(job, job.examples_of(state.step), state),
-                lambda job: take_update(job, optimizer, state.step),
-            )
+            job, update = _take_next(job, state, optimizer)
             state.step, state.tokens = state.step + 1, state.tokens + update.tokens
             _log_update(job, state, update, shown, spikes)
     _take_best(job, state)
     return state
+
+
+def _take_next(job: Job, state: TrainState, optimizer: torch.optim.Optimizer) -> tuple[Job, Update]:
+    step = state.step
+    return fitting(job, state, lambda: job.examples_of(step), lambda job: take_update(job, optimizer, step))
 
 
 def take_update(job: Job, optimizer: torch.optim.Optimizer, step: int) -> Update:
@@ -126,7 +125,7 @@ def _validate(job: Job, state: TrainState, stops: Stops) -> Job:
     """Score the validation rows, unless a signal breaks it off; the job, with what is computed at once."""
     scored = None
     with stops.breaking_off():
-        job, scored = fitting(job, job.validation, state, validation.score)
+        job, scored = fitting(job, state, lambda: job.validation, validation.score)
     if scored is not None:
         validation.remember(job, state, scored)
     return job

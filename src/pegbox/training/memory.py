@@ -24,7 +24,9 @@ log = logging.getLogger("pegbox")
 T = TypeVar("T")
 
 
-def fitting(job: Job, examples: Sequence[Example], state: TrainState, action: Callable[[Job], T]) -> tuple[Job, T]:
+def fitting(
+    job: Job, state: TrainState, examples: Callable[[], Sequence[Example]], action: Callable[[Job], T]
+) -> tuple[Job, T]:
     """The job, with as much at once as memory has room for, and what the action gives by it on the examples.
 
     Raises TrainingError where not even single rows fit.
@@ -40,7 +42,7 @@ def fitting(job: Job, examples: Sequence[Example], state: TrainState, action: Ca
         for parameter in trainable(job.model).values():
             parameter.grad = None
         runtime.release_memory()
-        job = _halved(job, examples, said)
+        job = _halved(job, examples(), said)
         state.micro_batch_tokens = job.plan.micro_batch_tokens
         log.warning("out of memory; from now on %d tokens at once, the same updates", state.micro_batch_tokens)
         job.tell(state.step, "out_of_memory", micro_batch_tokens=state.micro_batch_tokens, said=said)
