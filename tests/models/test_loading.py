@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     BertModel,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -23,6 +25,7 @@ from pegbox.models import load
 from pegbox.models.batch import pad
 from pegbox.models.load import load_model, load_tokenizer, load_weights
 from pegbox.models.packing import enable_packing
+from tiny_folder import causal_folder
 from tiny_models import examples, save_tokenizer, tiny, tiny_classifier
 
 LABELS = ("no", "perhaps", "yes")
@@ -269,3 +272,39 @@ def test_saved_weights_come_back_to_the_bit(tied: bool, shard: str, tmp_path: Pa
     assert same_weights(model, learnt)
     shared = model.get_input_embeddings().weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
     assert shared == tied
+
+
+# ---- memory of its own -----------------------------------------------------------------------------------------------
+
+
+def mapped(model: PreTrainedModel, folder: Path) -> set[str]:
+    """The names of weights that lie in a mapping of a file of the folder, so that they change when it is rewritten."""
+    spans = []
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        if str(folder) in line:
+            begin, end = line.split()[0].split("-")
+            spans.append((int(begin, 16), int(end, 16)))
+    return {
+        name
+        for name, weight in model.named_parameters()
+        if any(begin <= weight.data_ptr() < end for begin, end in spans)
+    }
+
+
+def check_weights_have_memory_of_their_own(folder: Path) -> None:
+    model = load.load_model(folder, "causal_lm")
+    assert mapped(model, folder) == set()
+    assert {weight.data_ptr() % 64 for weight in model.parameters()} == {0}
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_have_memory_of_their_own_and_tied_ones_stay_tied(tmp_path: Path) -> None:
+    check_weights_have_memory_of_their_own(causal_folder(tmp_path / "model"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_weights_that_are_a_view_of_their_file_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_copy_out", lambda model: None)
+    with pytest.raises(AssertionError):
+        check_weights_have_memory_of_their_own(causal_folder(tmp_path / "model"))
