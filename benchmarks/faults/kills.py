@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,37 +68,44 @@ def _kills(world: World, method: str, count: int, seed: int, workers: int) -> di
     def trial(number: int) -> dict[str, Any]:
         draw = random.Random(f"{seed} {method} {number}")
         folder = world.folder / f"kills-{method}-{number}"
-        log, shared = folder.with_suffix(".log"), Shared()
-
-        def killed() -> None:
-            shared.watch()
-            begin_or_resume(recipe, folder)
-
-        process = child(killed, log)
-        if number < INSIDE * count:
-            _wait_for_save(process, shared, draw.randint(1, SAVES), draw.uniform(0, 0.01))
-        else:
-            time.sleep(draw.uniform(0, seconds * workers / min(workers, os.cpu_count() or 1)))
-        inside = shared.saving
-        os.kill(process, signal.SIGKILL)
-        first = ended(process)
-        begun = (folder / "recipe.yaml").is_file()
-        again = ended(child(lambda: begin_or_resume(recipe, folder), log))
+        while not (told := _killed(recipe, folder, draw, number < INSIDE * count, seconds)):
+            shutil.rmtree(folder)  # it had ended before: once more, at another time
+        again = ended(child(lambda: begin_or_resume(recipe, folder), folder.with_suffix(".log")))
         same = again == 0 and left_by(folder) == wanted
         if same:
             shutil.rmtree(folder)
-        return {"killed": first == -signal.SIGKILL, "inside": inside, "begun": begun, "same": same, "number": number}
+        return told | {"same": same, "number": number}
 
     trials = side_by_side(trial, count, workers)
     return {
-        "kills": sum(one["killed"] for one in trials),
-        "inside_a_save": sum(one["killed"] and one["inside"] for one in trials),
-        "before_it_was_a_run": sum(one["killed"] and not one["begun"] for one in trials),
-        "ended_before_the_kill": sum(not one["killed"] for one in trials),
+        "kills": count,
+        "inside_a_save": sum(one["inside"] for one in trials),
+        "before_it_was_a_run": sum(not one["begun"] for one in trials),
         "same_bytes": sum(one["same"] for one in trials),
-        "trials": count,
         "differ": [one["number"] for one in trials if not one["same"]],
     }
+
+
+def _killed(
+    recipe: Mapping[str, Any], folder: Path, draw: random.Random, aimed: bool, seconds: float
+) -> dict[str, Any] | None:
+    """Begin a run and kill it; None where it had ended by itself."""
+    shared = Shared()
+
+    def watched() -> None:
+        shared.watch()
+        begin_or_resume(recipe, folder)
+
+    process = child(watched, folder.with_suffix(".log"))
+    if aimed:
+        _wait_for_save(process, shared, draw.randint(1, SAVES), draw.uniform(0, 0.01))
+    else:
+        time.sleep(draw.uniform(0, seconds))
+    inside = shared.saving
+    os.kill(process, signal.SIGKILL)
+    if ended(process) != -signal.SIGKILL:
+        return None
+    return {"inside": inside, "begun": (folder / "recipe.yaml").is_file()}
 
 
 def _wait_for_save(process: int, shared: Shared, number: int, delay: float) -> None:

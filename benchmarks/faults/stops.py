@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,44 +34,47 @@ def _stops(world: World, signum: signal.Signals, count: int, seed: int, workers:
     whole, recipe = world.folder / f"stops-{signum.name}", world.recipe("lora")
     log = whole.with_suffix(".log")
     process = child(lambda: begin_or_resume(recipe, whole), log)
-    seconds = _seconds_from_first_update(process, whole)
+    began = _first_update(process, whole)
     assert ended(process) == 0, log.read_text()
-    seconds, wanted = time.monotonic() - seconds, left_by(whole)
+    seconds, wanted = time.monotonic() - began, left_by(whole)
 
     def trial(number: int) -> dict[str, Any]:
         draw = random.Random(f"{seed} {signum.name} {number}")
         folder = world.folder / f"stops-{signum.name}-{number}"
-        log = folder.with_suffix(".log")
-        process = child(lambda: begin_or_resume(recipe, folder), log)
-        _seconds_from_first_update(process, folder)
-        time.sleep(draw.uniform(0, seconds))
-        sent = time.monotonic()
-        os.kill(process, signum)
-        code = ended(process)
-        took = time.monotonic() - sent
-        saved = _is_saved(folder)
-        again = ended(child(lambda: begin_or_resume(recipe, folder), log))
+        while not (told := _stopped(recipe, folder, signum, draw.uniform(0, seconds))):
+            shutil.rmtree(folder)  # it had ended before: once more, at another time
+        again = ended(child(lambda: begin_or_resume(recipe, folder), folder.with_suffix(".log")))
         same = again == 0 and left_by(folder) == wanted
         if same:
             shutil.rmtree(folder)
-        return {"code": code, "seconds": took, "saved": saved, "same": same, "number": number}
+        return told | {"same": same, "number": number}
 
     trials = side_by_side(trial, count, workers)
-    stopped = [one for one in trials if one["code"] != 0]  # the others had ended
     return {
-        "signals": len(stopped),
-        "ended_before_the_signal": len(trials) - len(stopped),
-        "right_exit_code": sum(one["code"] == 128 + signum for one in stopped),
-        "checkpoint_saved": sum(one["saved"] for one in stopped),
+        "signals": count,
+        "right_exit_code": sum(one["code"] == 128 + signum for one in trials),
+        "checkpoint_saved": sum(one["saved"] for one in trials),
         "same_bytes": sum(one["same"] for one in trials),
-        "trials": count,
-        "most_seconds": max((one["seconds"] for one in stopped), default=0.0),
-        "over_5_seconds": sum(one["seconds"] > LIMIT for one in stopped),
-        "odd": [one for one in trials if not one["same"] or one["code"] not in (0, 128 + signum)],
+        "most_seconds": max(one["seconds"] for one in trials),
+        "over_5_seconds": sum(one["seconds"] > LIMIT for one in trials),
+        "odd": [one for one in trials if not (one["same"] and one["saved"] and one["code"] == 128 + signum)],
     }
 
 
-def _seconds_from_first_update(process: int, folder: Path) -> float:
+def _stopped(recipe: Mapping[str, Any], folder: Path, signum: signal.Signals, delay: float) -> dict[str, Any] | None:
+    """Begin a run and send it a signal, a while after its first update; None where it had ended by itself."""
+    process = child(lambda: begin_or_resume(recipe, folder), folder.with_suffix(".log"))
+    _first_update(process, folder)
+    time.sleep(delay)
+    sent = time.monotonic()
+    os.kill(process, signum)
+    code = ended(process)
+    if code == 0:
+        return None
+    return {"code": code, "seconds": time.monotonic() - sent, "saved": _is_saved(folder)}
+
+
+def _first_update(process: int, folder: Path) -> float:
     """Wait until a run has taken its first update, or has ended; the clock at that moment."""
     while not (folder / "metrics.jsonl").is_file():
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):

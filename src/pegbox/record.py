@@ -7,6 +7,7 @@ the beginning of the receipt. Among these stands the run's origin: all that its 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +24,7 @@ from pegbox.ready import Ready
 from pegbox.recipe import Recipe, dump, own_files
 from pegbox.runs import changes, checkpoint, durable, receipt
 from pegbox.runs.changes import Difference
-from pegbox.runs.folder import RECIPE, RunFolder
+from pegbox.runs.folder import DRAFT, RECIPE, RunFolder
 from pegbox.runtime import Ranks
 
 log = logging.getLogger("pegbox")
@@ -48,6 +49,7 @@ def changed(first: Mapping[str, Any], recipe: Recipe) -> list[Difference]:
 
 def go_on(folder: RunFolder, ready: Ready, ranks: Ranks, found: Sequence[Difference]) -> None:
     """Bring the first files up to changes that were accepted, and warn where sums are not rounded as they were."""
+    shutil.rmtree(folder.path / DRAFT, ignore_errors=True)  # empty, where the run was killed as soon as it was one
     first = folder.read_json("receipt.json")
     before = first["versions"] | first["hardware"]
     now = receipt.versions() | receipt.hardware(ready.model.device) | {"ranks": ranks.world}

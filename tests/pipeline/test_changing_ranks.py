@@ -55,7 +55,11 @@ def work(home: Path, run: Path, last: int) -> None:
 
 def told(home: Path, run: Path, last: int, processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    paths = {"PYTHONPATH": os.pathsep.join(str(path) for path in (HERE.parents[1], HERE.parents[1] / "data"))}
+    paths = {
+        "PYTHONPATH": os.pathsep.join(
+            map(str, (HERE.parents[1], HERE.parents[1] / "data", os.environ.get("PYTHONPATH", "")))
+        )
+    }
     words = [*(command if processes > 1 else [sys.executable]), str(HERE), str(home), str(run), str(last)]
     done = subprocess.run(words, env={**os.environ, **paths}, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr

@@ -43,7 +43,9 @@ def work(folder: Path, mutant: str) -> None:
 def check_ranks_agree(folder: Path, processes: int, mutant: str = "") -> None:
     wanted, losses = parameters_after(make_job(folder / "one"), 10)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    paths = {"PYTHONPATH": os.pathsep.join(str(path) for path in (HERE.parent, HERE.parent.parent))}
+    paths = {
+        "PYTHONPATH": os.pathsep.join([*map(str, (HERE.parent, HERE.parent.parent)), os.environ.get("PYTHONPATH", "")])
+    }
     subprocess.run([*command, str(HERE), str(folder), mutant], check=True, timeout=120, env={**os.environ, **paths})
     found = load_file(folder / "found.safetensors")["parameters"]
     assert (found - wanted).abs().max() < 1e-10

@@ -176,7 +176,8 @@ def prune(folder: Path, keep: int, state: TrainState) -> None:
 
 def by_step(folder: Path) -> list[Path]:
     """The checkpoints of a run, the newest first."""
-    return sorted(folder.glob("step-*"), key=step_of, reverse=True)
+    whole = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(whole, key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:

@@ -1,7 +1,8 @@
 """The safetensors format, written a tensor at a time: eight bytes of length, a JSON header, the numbers.
 
-`safetensors.torch.save_file` writes the same; here the bytes go by the one door of `durable`, which hashes and syncs them,
-and a tensor of the accelerator is in the computer's memory no longer than it is written.
+`safetensors.torch.save_file` writes the same (types of equal width stand in another order); here the bytes go by the one door
+of `durable`, which hashes and syncs them, and a tensor of the accelerator is in the computer's memory no longer than it is
+written.
 Format: https://github.com/huggingface/safetensors#format
 """
 

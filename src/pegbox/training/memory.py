@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import torch
+
 from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.errors import TrainingError
@@ -39,13 +41,20 @@ def fitting(
             if not known and (job.ranks.world > 1 or not runtime.is_out_of_memory(error)):
                 raise
             said = str(error).strip().split("\n")[0]
-        for parameter in trainable(job.model).values():
-            parameter.grad = None
-        runtime.release_memory()
+        _forget(job)
         job = _halved(job, examples(), said)
         state.micro_batch_tokens = job.plan.micro_batch_tokens
         log.warning("out of memory; from now on %d tokens at once, the same updates", state.micro_batch_tokens)
         job.tell(state.step, "out_of_memory", micro_batch_tokens=state.micro_batch_tokens, said=said)
+
+
+def _forget(job: Job) -> None:
+    """Let go of what a failed attempt has left behind."""
+    for parameter in trainable(job.model).values():
+        parameter.grad = None
+    # torch holds on to a graph whose way back failed until it goes another (pytorch/pytorch, issue 82218)
+    torch.zeros((), device=job.device, requires_grad=True).backward()
+    runtime.release_memory()
 
 
 def _halved(job: Job, examples: Sequence[Example], said: str) -> Job:

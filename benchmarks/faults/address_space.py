@@ -1,0 +1,93 @@
+"""Too little memory, for real: a limit on the address space (RLIMIT_AS) at which four rows do not fit, and fewer do.
+
+Without kernels: oneDNN, once it could not allocate the code of a product, creates no new one in the same thread, however much
+is free by then (3.12 and before; uxlfoundation/oneDNN, pull request 5907), so that a run with kernels may end where one
+without halves.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+from pathlib import Path
+from typing import Any
+
+import torch
+from faults.only_training import leave_evaluation
+from faults.world import World, child, ended
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+
+import pegbox
+from pegbox.runs import checkpoint
+from pegbox.runs.folder import RunFolder
+from pegbox.training import loop
+from pegbox.training.job import Job
+from tiny_folder import write_rows
+
+# Bytes beyond what the process holds when training begins: four rows take 700 MB and more, one row about 200. What its heap
+# has not given back, up to 140 MB, it may use as well.
+LIMITS = {"fewer rows fit": 400 << 20, "not one row fits": 0}
+
+
+def run(world: World) -> dict[str, Any]:
+    """What became of a run for which fewer rows fit, or not one; and with kernels."""
+    make(world)
+    found = {name: limited(world, name, margin) for name, margin in LIMITS.items()}
+    margin = LIMITS["fewer rows fit"]
+    return found | {"fewer rows fit, with kernels": limited(world, "with kernels", margin, kernels=True)}
+
+
+def make(world: World) -> None:
+    """A wide model and long rows, beside the world's."""
+    wide = world.folder / "wide"
+    draw = random.Random(0)
+    numbers = [" ".join(str(draw.randrange(60)) for _ in range(120)) for _ in range(24)]
+    write_rows(world.folder / "long.jsonl", [{"prompt": f"{i} and", "completion": n} for i, n in enumerate(numbers)])
+    assert ended(child(lambda: _widened(world.folder / "model", wide), wide.with_suffix(".log"))) == 0
+
+
+def _widened(model: Path, folder: Path) -> None:
+    """The world's model with a feed-forward layer so wide that a token takes a quarter of a megabyte."""
+    config = AutoConfig.from_pretrained(model)
+    config.intermediate_size = 8192
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+
+
+def limited(world: World, name: str, margin: int, *, kernels: bool = False) -> dict[str, Any]:
+    """What became of a run that may take no more than so many bytes of address space once training begins."""
+    folder = world.folder / name.replace(" ", "-")
+    recipe = world.recipe("lora", max_steps=2)
+    recipe |= {"model": str(world.folder / "wide"), "method": {"kind": "lora", "r": 4}}
+    recipe["data"] = recipe["data"] | {"train": str(world.folder / "long.jsonl")}
+
+    def learn() -> None:
+        train = loop.train
+
+        def begin(job: Job, state: checkpoint.TrainState) -> checkpoint.TrainState:
+            resource.setrlimit(resource.RLIMIT_AS, (_held() + margin, resource.RLIM_INFINITY))
+            try:
+                return train(job, state)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+        loop.train = begin
+        leave_evaluation()
+        pegbox.train(recipe, run_dir=folder, kernels=kernels)
+
+    log = folder.with_suffix(".log")
+    code = ended(child(learn, log))
+    receipt = RunFolder(folder).read_json("receipt.json")
+    return {
+        "exit_code": code,
+        "halved": [line["micro_batch_tokens"] for line in RunFolder(folder).read_lines("events.jsonl")],
+        "receipt": {name: receipt.get(name) for name in ("events", "micro_batch_tokens")},
+        "said": [line for line in log.read_text().splitlines() if "out of memory" in line],
+    }
+
+
+def _held() -> int:
+    """Bytes of address space of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmSize:"))) * 1024
