@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, whose names are not modules of their own
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its files are modules of `faults`
 
 from faults.world import World, made_world  # noqa: E402
 
-from faults import flips, full_disk, kills, memory, mutants, numbers, page, resumes, stops, writes  # noqa: E402
+from faults import flips, full_disk, kills, memory, mutants, not_finite, page, resumes, stops, writes  # noqa: E402
 
 
 def faults_of_writing(world: World, count: int | None = None, seed: int = 0) -> dict[str, Any]:
@@ -31,17 +31,17 @@ def faults_of_writing(world: World, count: int | None = None, seed: int = 0) -> 
     return every | writes.run(world, count or ELSEWHERE, seed, places=rest)
 
 
-ELSEWHERE = 50
+ELSEWHERE = 25
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "faults.json"
 # a campaign, how much of it is asked for, and how much for a trial
 CAMPAIGNS: Mapping[str, tuple[Callable[..., dict[str, Any]], int | None, int]] = {
     "kills": (kills.run, 100, 4),  # for each of three methods
     "writes": (faults_of_writing, None, 3),
-    "full_disk": (full_disk.run, None, 3),
+    "full_disk": (full_disk.run, 40, 3),
     "flips": (flips.run, 1000, 50),
     "stops": (stops.run, 50, 3),
     "resumes": (resumes.run, None, 3),
-    "not_finite": (numbers.run, 100, 6),
+    "not_finite": (not_finite.run, 100, 6),
     "memory": (memory.run, 50, 4),
     "mutants": (mutants.run, None, 3),
 }

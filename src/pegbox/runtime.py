@@ -109,9 +109,9 @@ class OutOfMemoryError(TrainingError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was not enough, on whatever device."""
-    if isinstance(error, RuntimeError):  # torch.OutOfMemoryError is one
-        return any(words in str(error) for words in OUT_OF_MEMORY)
-    return isinstance(error, MemoryError | OutOfMemoryError)
+    if isinstance(error, MemoryError | OutOfMemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def release_memory() -> None:
@@ -277,7 +277,9 @@ class Ranks:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            said = str(error).strip().split("\n")[0]  # not the error: it holds on to all that it was raised from
+            said = (
+                str(error).strip().split("\n")[0] or type(error).__name__
+            )  # not the error: it holds on to all that it was raised from
         if self.sum(1.0 - len(done))[0]:
             raise OutOfMemoryError(said or "another rank is out of memory")
         return done[0]

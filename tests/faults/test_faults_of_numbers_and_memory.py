@@ -43,23 +43,23 @@ from tiny_models import examples, tiny  # noqa: E402
 
 FULL = "can't allocate memory: you tried to allocate 8 bytes"
 PART = "model.layers.1.mlp.up_proj"
-NUMBERS_SEED = 436
 
 # ---- the campaigns, in a process of their own ---------------------------------------------------------------------------
 
 
 def main(folder: Path) -> dict[str, Any]:
     """What the campaigns find in a few trials, and two ranks of which one fails."""
-    from faults import address_space, memory, numbers, spiking, world
+    from faults import address_space, memory, not_finite, spiking, world
 
     step, validation = memory.Failure("backward", 5, 1, "CPU"), memory.Failure("validation", 8, 0, "Python")
     first = memory.Trial(0, "lora", False, 4, (step, validation), 10)
     failures = (memory.Failure("forward", 3, 0, "GPU"), memory.Failure("optimizer", 6, 0, "C++"))
     trials = [first, memory.Trial(1, "lora", True, "auto", failures, None)]
-    faults = [replace(numbers.Fault.drawn(NUMBERS_SEED, number), task="chat", method="lora") for number in (4, 5)]
+    gradient = not_finite.Fault("gradient", math.nan, "chat", "lora", step=4, alone=True, number=4)
+    weight = not_finite.Fault("weight", -math.inf, "chat", "lora", step=8, alone=False, number=5)
     with world.made_world() as made:
         found: dict[str, Any] = {
-            "numbers": numbers.not_finite(made, faults),
+            "numbers": not_finite.not_finite(made, [gradient, weight]),
             "spikes": spiking.spikes(made, 2),
             "memory": memory.failures(made, trials),
             "bytes_of_a_step": memory.bytes_of_a_step(made, "full"),
@@ -68,7 +68,7 @@ def main(folder: Path) -> dict[str, Any]:
         address_space.make(made)
         found |= {name: address_space.limited(made, name, margin) for name, margin in address_space.LIMITS.items()}
         diagnosis.refuse = lambda *given: None  # type: ignore[assignment]
-        found["applied"] = numbers.meet(made, replace(faults[0], number=99), made.folder / "numbers-chat-lora")
+        found["applied"] = not_finite.meet(made, replace(gradient, number=99), made.folder / "numbers-chat-lora")
     return found
 
 

@@ -105,7 +105,7 @@ class PegboxModule(LightningModule):
                 bf16=self.bf16,
             )
         rate = scheduler.get_last_lr()[0]
-        if found.weight > 0:
+        if found.weight != 0:  # NaN is not
             refuse_non_finite(found, self.step, batch.rows)
             optimizer.step()
         scheduler.step()

@@ -36,7 +36,7 @@ class TrainState:
     """The state of a run between two updates, apart from tensors.
 
     `validated`: the last update after which the validation rows were scored. `best_value` is that of the metric by which
-    the best is chosen, at `best_step`. `micro_batch_tokens` and `micro_batch_rows`: what is computed at once (0: as
+    the best is chosen, at `best_step`. `micro_batch_tokens`: how many are computed at once (0: as
     planned). `seconds` of training so far. `logs`: how many bytes each log of the run had.
     """
 
@@ -47,7 +47,6 @@ class TrainState:
     best_value: float | None = None
     validations_without_gain: int = 0
     micro_batch_tokens: int = 0
-    micro_batch_rows: int = 0
     seconds: float = 0.0
     logs: dict[str, int] = field(default_factory=dict)
 

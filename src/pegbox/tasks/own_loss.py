@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from pegbox import runtime
 from pegbox.errors import RecipeError
 from pegbox.recipe import OwnLoss, load_own
 from pegbox.recipe.own import failure
@@ -60,9 +61,9 @@ class _OwnLoss:
         """What the function gives back, where it has the right form."""
         try:
             given = self.function(outputs, targets, weights)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise  # not the function's fault
         except Exception as error:
+            if runtime.is_out_of_memory(error):
+                raise  # not the function's fault
             shapes = ", ".join(str(list(tensor.shape)) for tensor in (outputs, targets, weights))
             said = failure(error, inspect.getfile(self.function) if inspect.isfunction(self.function) else "")
             cure = f"it was given outputs, targets and weights of the shapes {shapes}"

@@ -103,7 +103,7 @@ def take_update(job: Job, optimizer: torch.optim.Optimizer, step: int) -> Update
         ranks=job.ranks,
         bf16=job.bf16,
     )
-    if found.weight > 0:
+    if found.weight != 0:  # NaN is not
         if not found.is_finite:
             diagnosis.refuse(job, found, step)
         set_rate(optimizer, learning_rate(step, job.plan.updates, job.peak_learning_rate, job.settings))
