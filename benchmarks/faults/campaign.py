@@ -1,6 +1,6 @@
 """The fault campaign: kill it, fill its disk, spoil its files, its numbers and its memory; count what was lost.
 
-`make faults` runs all of it (about half an hour on two cores) and writes `../results/faults.json`; `--small` is a trial of
+`make faults` runs all of it and writes `../results/faults.json`; `--small` is a trial of
 minutes that writes nothing. Each campaign says what it does in its own file. docs/reliability.md has the figures in words.
 """
 
