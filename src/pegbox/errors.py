@@ -27,6 +27,11 @@ class PegboxError(Exception):
         return f"{head}\n  cure: {self.cure}" if self.cure else head
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in a line; its kind where it says nothing. Unlike it, a text holds on to nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 class RecipeError(PegboxError):
     """The recipe or the command line is wrong."""
 

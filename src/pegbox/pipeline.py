@@ -187,8 +187,8 @@ def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], t
     """All steps. The trained model is let go of before the models of the evaluation are loaded from disk."""
     ready = get_ready(recipe, kernels=kernels)
     if ranks.is_first:
-        bf16 = runtime.use_bf16(ready.model.device, recipe.train.bf16)
-        log.info("%s; %s in %s", ready.plan.summary, ready.model.device.type, "bfloat16" if bf16 else "float32")
+        computed = "bfloat16" if ready.bf16 else "float32"
+        log.info("%s; %s in %s", ready.plan.summary, ready.model.device.type, computed)
     folder, state = begin(ready)
     with trackers.opened(folder, ready.recipe, state.step, tells=ranks.is_first) as metrics:
         with step("step 3, training"):
@@ -269,7 +269,7 @@ def _judge_of(ready: Ready) -> Judge | None:
     assert tokens is not None
 
     def score() -> float:
-        with runtime.autocast(ready.model.device, runtime.use_bf16(ready.model.device, recipe.train.bf16)):
+        with runtime.autocast(ready.model.device, ready.bf16):
             return value_of(metric, task, rows, task.predict(ready.model, rows, max_new_tokens=tokens))
 
     return Judge(metric.name, metric.greater_is_better, score)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from pegbox import runtime
 from pegbox.data.prepare import Prepared
 from pegbox.methods import METHODS
 from pegbox.models.sources import ModelFolder
@@ -28,6 +29,11 @@ class Ready:
     model: PreTrainedModel
     plan: Plan
     kernels: bool = True
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the forward pass computes in bfloat16."""
+        return runtime.use_bf16(self.model.device, self.recipe.train.bf16)
 
     def rate_factor(self, name: str) -> float:
         """How many times as fast as others a parameter learns."""

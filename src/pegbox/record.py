@@ -13,13 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pegbox import runtime
+from transformers import PreTrainedTokenizerBase
+
 from pegbox.data.fingerprint import files_of, sources_of
 from pegbox.data.splits import SPLITS, Splits
 from pegbox.finished.continuing import resolve
 from pegbox.models import load as models
 from pegbox.models.licences import licence_of
-from pegbox.models.sources import CARD
+from pegbox.models.sources import CARD, ModelFolder
 from pegbox.ready import Ready
 from pegbox.recipe import Recipe, dump, own_files
 from pegbox.runs import changes, checkpoint, durable, receipt
@@ -44,7 +45,9 @@ def begin(path: Path, ready: Ready, ranks: Ranks) -> RunFolder:
 
 def changed(first: Mapping[str, Any], recipe: Recipe) -> list[Difference]:
     """What of a run, by its receipt, is another now."""
-    return changes.differences(changes.origin_of(first), changes.origin_of(_origin(recipe)))
+    source = resolve(recipe.model.name)
+    tokenizer = models.load_tokenizer(source.path, recipe.model.add_tokens)
+    return changes.differences(changes.origin_of(first), changes.origin_of(_origin(recipe, source, tokenizer)))
 
 
 def go_on(folder: RunFolder, ready: Ready, ranks: Ranks, found: Sequence[Difference]) -> None:
@@ -83,15 +86,15 @@ def _sides(splits: Splits) -> Iterator[dict[str, Any]]:
 
 
 def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
-    recipe, origin = ready.recipe, _origin(ready.recipe)
-    bf16 = runtime.use_bf16(ready.model.device, recipe.train.bf16)
+    recipe, renderer = ready.recipe, ready.task.renderer
+    origin = _origin(recipe, ready.source, renderer.tokenizer)
     told = {
         "name": ready.source.name,
         "source": ready.source.source,
         "folder": str(ready.source.path),
         "licence": licence_of(ready.source),
         "heads": sorted(ready.task.heads),
-        "stop_ids": sorted(ready.task.renderer.stop_ids),
+        "stop_ids": sorted(renderer.stop_ids),
     }
     return {
         "began": receipt.now(),
@@ -104,19 +107,17 @@ def _first_receipt(ready: Ready, ranks: Ranks) -> dict[str, Any]:
         "task": ready.task.state(),
         "plan": ready.plan.to_json(),
         "precision": {
-            "computed": "bfloat16" if bf16 else "float32",
+            "computed": "bfloat16" if ready.bf16 else "float32",
             "held": sorted({str(weight.dtype).removeprefix("torch.") for weight in ready.model.parameters()}),
         },
-        "kernels": models.kernels_of(ready.model, bf16=bf16),
+        "kernels": models.kernels_of(ready.model, bf16=ready.bf16),
         "no_kernels": not ready.kernels,
         "test_scored": 0,
     }
 
 
-def _origin(recipe: Recipe) -> dict[str, Any]:
+def _origin(recipe: Recipe, source: ModelFolder, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """All that a run hangs on, beside the machine: two runs of one origin take the same updates."""
-    source = resolve(recipe.model.name)
-    template = models.load_tokenizer(source.path, recipe.model.add_tokens).chat_template
     return {
         "recipe": recipe.model_dump(mode="json"),
         "data": receipt.file_hashes(files_of(sources_of(recipe))),
@@ -124,6 +125,6 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
         "model": {
             # a card says nothing to the model, and the hub's are mended after the model was published
             "files": {name: digest for name, digest in checkpoint.hashes(source.path) if name != CARD},
-            "template": receipt.text_hash(str(template or "")),
+            "template": receipt.text_hash(str(tokenizer.chat_template or "")),
         },
     }

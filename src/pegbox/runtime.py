@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pegbox.errors import TrainingError
+from pegbox.errors import TrainingError, first_line
 
 T = TypeVar("T")
 POWERCAP = Path("/sys/class/powercap")
@@ -277,9 +277,7 @@ class Ranks:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            said = (
-                str(error).strip().split("\n")[0] or type(error).__name__
-            )  # not the error: it holds on to all that it was raised from
+            said = first_line(error)  # not the error: it holds on to all that it was raised from
         if self.sum(1.0 - len(done))[0]:
             raise OutOfMemoryError(said or "another rank is out of memory")
         return done[0]

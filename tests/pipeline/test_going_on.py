@@ -25,7 +25,7 @@ from pegbox.runs.folder import DRAFT, RunFolder
 from pegbox.tasks import Task
 from pegbox.training import loop, memory, validation
 from pegbox.training.job import Job
-from tiny_folder import causal_folder, chat_recipe, sums, write_rows
+from tiny_folder import chat_home, chat_recipe
 
 TRAIN = {"max_steps": 6, "batch_size": 8, "learning_rate": 1e-2, "save_steps": 2, "eval_steps": 3, "report_to": []}
 EVALUATE = {"max_new_tokens": 2, "few_shot": 0, "max_rows": 4}
@@ -38,10 +38,7 @@ class KilledError(Exception):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A path with a space and letters from beyond ASCII: every run of this file is made in it."""
-    folder = tmp_path_factory.mktemp("a home für 模型")
-    causal_folder(folder / "model", spread=0.2)
-    write_rows(folder / "rows.jsonl", sums(60))
-    return folder
+    return chat_home(tmp_path_factory.mktemp("a home für 模型"))
 
 
 def recipe_of(home: Path, **train: Any) -> dict[str, Any]:
@@ -132,8 +129,8 @@ def test_other_files_than_the_run_began_with_are_refused_by_their_key(
 ) -> None:
     right = pipeline.record._origin
 
-    def other(recipe: Any) -> dict[str, Any]:
-        found = right(recipe)
+    def other(*given: Any) -> dict[str, Any]:
+        found = right(*given)
         if key == "template":
             found["model"]["template"] = "another"
         else:

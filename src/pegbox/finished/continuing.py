@@ -28,7 +28,6 @@ from pegbox.models.licences import licence_of
 from pegbox.models.sources import ADAPTER, CARD, ModelFolder
 from pegbox.runs import checkpoint, receipt
 
-MANIFEST = "manifest.json"
 HEADS = {"CAUSAL_LM": "causal_lm", "SEQ_CLS": "sequence_classification", "TOKEN_CLS": "token_classification"}
 CURE = "give a model, or a run of method full, freeze or lora"
 
@@ -65,7 +64,7 @@ def _update(name: str) -> Update | None:
     path = Path(os.path.expanduser(name))
     if not name.strip() or not path.is_dir():
         return None
-    if (path / MANIFEST).is_file() and path.absolute().parent.name == "checkpoints":
+    if (path / checkpoint.MANIFEST).is_file() and path.absolute().parent.name == "checkpoints":
         return _of_checkpoint(path)
     run = sources.run_of(path)
     if run is not None:

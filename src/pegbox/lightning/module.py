@@ -48,7 +48,7 @@ class PegboxModule(LightningModule):
         self.ready, self.step = ready, 0
         self.model = ready.model
         self.model.train()
-        self.bf16 = runtime.use_bf16(ready.model.device, ready.recipe.train.bf16)
+        self.bf16 = ready.bf16
         self._validated = (0.0, 0.0)
         self.save_hyperparameters(ready.recipe.model_dump(mode="json"))
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from pegbox import runtime
 from pegbox.data.records import Example
+from pegbox.errors import first_line
 from pegbox.kernels.attention import Pack
 
 log = logging.getLogger("pegbox")
@@ -179,7 +180,7 @@ def _as_memory_allows(chosen: list[int], action: Callable[[list[int]], None]) ->
     except Exception as error:
         if not runtime.is_out_of_memory(error):
             raise
-        said = str(error).strip().split("\n")[0]
+        said = first_line(error)
     runtime.release_memory()
     if len(chosen) == 1:
         cure = "take another device, or a smaller model; a run goes on with `pegbox train --resume`"

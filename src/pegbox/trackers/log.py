@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pegbox.errors import RecipeError
+from pegbox.errors import RecipeError, first_line
 from pegbox.recipe import Recipe
 from pegbox.runs.folder import RunFolder
 from pegbox.trackers.base import Start, Tracker, points, results, settings
@@ -115,8 +115,8 @@ class Log:
             yield
         except Exception as error:
             self.trackers.pop(name, None)
-            said = str(error).strip().split("\n")[0] or type(error).__name__
-            log.warning("%s failed and is told no more; the run goes on, metrics.jsonl has every line: %s", name, said)
+            told = "%s failed and is told no more; the run goes on, metrics.jsonl has every line: %s"
+            log.warning(told, name, first_line(error))
 
 
 @contextmanager

@@ -42,8 +42,7 @@ class Gradient:
 
 def parts(plan: Plan, examples: Sequence[Example]) -> list[list[Example]]:
     """The examples cut into micro-batches, as the plan says."""
-    shared = plan.prefix if plan.packed and plan.share_prefix else 0
-    return cut(examples, tokens=plan.micro_batch_tokens, rows=plan.micro_batch_rows, shared=shared)
+    return cut(examples, tokens=plan.micro_batch_tokens, rows=plan.micro_batch_rows, shared=plan.shared)
 
 
 def micro_batches(task: Task, plan: Plan, examples: Sequence[Example], step: int) -> Iterator[Batch]:

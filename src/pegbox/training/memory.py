@@ -16,7 +16,7 @@ import torch
 
 from pegbox import runtime
 from pegbox.data.records import Example
-from pegbox.errors import TrainingError
+from pegbox.errors import TrainingError, first_line
 from pegbox.runs.checkpoint import TrainState, trainable
 from pegbox.runtime import OutOfMemoryError
 from pegbox.training.gradient import parts
@@ -40,7 +40,7 @@ def fitting(
             known = isinstance(error, OutOfMemoryError)  # to every rank
             if not known and (job.ranks.world > 1 or not runtime.is_out_of_memory(error)):
                 raise
-            said = str(error).strip().split("\n")[0]
+            said = first_line(error)
         _forget(job)
         job = _halved(job, examples(), said)
         state.micro_batch_tokens = job.plan.micro_batch_tokens
@@ -61,8 +61,9 @@ def _halved(job: Job, examples: Sequence[Example], said: str) -> Job:
     """The job with at most as many tokens at once as half the rows of its largest micro-batch of several rows."""
     world, plan = job.ranks.world, job.plan
     cuts = [part for rank in range(world) for part in parts(plan, examples[rank::world])]
-    shared = plan.prefix if plan.packed and plan.share_prefix else 0
-    several = [(max(map(len, part)) - shared, len(part)) for part in cuts if len(part) > 1]  # as `batching.cut` counts
+    several = [
+        (max(map(len, part)) - plan.shared, len(part)) for part in cuts if len(part) > 1
+    ]  # as `batching.cut` counts
     if not several:
         longest = max(map(len, examples))
         cure = (
@@ -70,4 +71,4 @@ def _halved(job: Job, examples: Sequence[Example], said: str) -> Job:
         )
         raise TrainingError(f"out of memory for one row of at most {longest} tokens alone: {said}", cure=cure)
     size, rows = max(several, key=lambda part: part[0] * part[1])
-    return replace(job, plan=replace(plan, micro_batch_tokens=shared + size * (rows // 2)))
+    return replace(job, plan=replace(plan, micro_batch_tokens=plan.shared + size * (rows // 2)))

@@ -47,6 +47,11 @@ class Plan:
         return asdict(self)
 
     @property
+    def shared(self) -> int:
+        """How many tokens at the start of every row are stored once in a pack."""
+        return self.prefix if self.packed and self.share_prefix else 0
+
+    @property
     def summary(self) -> str:
         """The plan in one line."""
         share = 100 * self.trainable_parameters / self.parameters
