@@ -108,6 +108,13 @@ def sums(count: int, seed: int = 0) -> list[dict[str, str]]:
     return [{"prompt": f"{a} and {b}", "completion": " ".join([str(b)] * (1 + a % 4))} for a, b in pairs]
 
 
+def chat_home(folder: Path, count: int = 60) -> Path:
+    """The folder with a model (`model`) and rows (`rows.jsonl`) for a run of `chat_recipe`."""
+    causal_folder(folder / "model", spread=0.2)
+    write_rows(folder / "rows.jsonl", sums(count))
+    return folder
+
+
 def chat_recipe(model: Path, rows: Path, **changes: Any) -> dict[str, Any]:
     """A run of seconds; `changes` replace whole parts."""
     return {

@@ -20,7 +20,7 @@ from pegbox.finished.continuing import resolve
 from pegbox.finished.verifying import verify
 from pegbox.methods import lora_layers
 from pegbox.models.load import load_tokenizer
-from tiny_folder import causal_folder, chat_recipe, encoder_folder, sums, write_rows
+from tiny_folder import chat_home, chat_recipe, encoder_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:::peft")
 IDS = torch.tensor([[5, 9, 23, 8, 40]])
@@ -34,10 +34,7 @@ def logits(model: Any) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    causal_folder(folder / "model", spread=0.2)
-    write_rows(folder / "rows.jsonl", sums(60))
-    return folder
+    return chat_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ import pegbox
 from pegbox import pipeline
 from pegbox.runs import checkpoint
 from pegbox.training import loop
-from tiny_folder import causal_folder, chat_recipe, sums, write_rows
+from tiny_folder import chat_home, chat_recipe
 
 HERE = Path(__file__).resolve()
 UPDATES = 12
@@ -75,10 +75,7 @@ def rows_of(home: Path, run: Path) -> dict[int, list[str]]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    causal_folder(folder / "model", spread=0.2)
-    write_rows(folder / "rows.jsonl", sums(60))
-    return folder
+    return chat_home(tmp_path_factory.mktemp("home"))
 
 
 def test_one_then_two_then_one_process_take_the_updates_of_one(home: Path) -> None:

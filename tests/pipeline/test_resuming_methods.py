@@ -10,7 +10,7 @@ import pytest
 
 import pegbox
 from pegbox import pipeline
-from tiny_folder import causal_folder, chat_recipe, sums, write_rows
+from tiny_folder import chat_home, chat_recipe
 
 pytestmark = [pytest.mark.filterwarnings("ignore:::peft"), pytest.mark.filterwarnings("ignore:::torch")]
 WAYS: dict[str, dict[str, Any]] = {
@@ -28,10 +28,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("home")
-    causal_folder(folder / "model", spread=0.2)
-    write_rows(folder / "rows.jsonl", sums(60))
-    return folder
+    return chat_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.mark.parametrize("way", WAYS)
