@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # Python puts this folder first, whose `numbers.py` is not the library's
+if __name__ == "__main__":  # Python puts this folder first; its files are modules of `faults`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse

@@ -12,11 +12,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # Python puts this folder first, whose `numbers.py` is not the library's
+if __name__ == "__main__":  # Python puts this folder first; its files are modules of `faults`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse
-import json
 import os
 import random
 import re
@@ -34,7 +32,7 @@ from faults.world import (
     child,
     ended,
     left_by,
-    made_world,
+    print_figures,
     side_by_side,
 )
 
@@ -214,15 +212,5 @@ def _figures(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Print the figures as JSON."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--count", type=int, help="how many disks of each method; all of them without")
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--workers", type=int, default=2)
-    with made_world() as world:
-        print(json.dumps(run(world, **vars(options.parse_args())), indent=1))
-
-
 if __name__ == "__main__":
-    main()
+    print_figures(run, __doc__, None)

@@ -16,7 +16,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from faults.world import METHODS, SAVE_STEPS, STEPS, World, begin_or_resume, child, ended, left_by, side_by_side
+from faults.world import (
+    METHODS,
+    SAVE_STEPS,
+    STEPS,
+    World,
+    begin_or_resume,
+    child,
+    ended,
+    goes_on_to,
+    left_by,
+    side_by_side,
+)
 
 from pegbox.runs import checkpoint
 
@@ -70,11 +81,7 @@ def _kills(world: World, method: str, count: int, seed: int, workers: int) -> di
         folder = world.folder / f"kills-{method}-{number}"
         while not (told := _killed(recipe, folder, draw, number < INSIDE * count, seconds)):
             shutil.rmtree(folder)  # it had ended before: once more, at another time
-        again = ended(child(lambda: begin_or_resume(recipe, folder), folder.with_suffix(".log")))
-        same = again == 0 and left_by(folder) == wanted
-        if same:
-            shutil.rmtree(folder)
-        return told | {"same": same, "number": number}
+        return told | {"same": goes_on_to(wanted, recipe, folder), "number": number}
 
     trials = side_by_side(trial, count, workers)
     return {

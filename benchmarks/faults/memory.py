@@ -9,7 +9,6 @@ its up to rounding, with it other noise is drawn. Limits that are real are in ad
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -34,7 +33,7 @@ from faults.world import (
     child,
     ended,
     left_by,
-    made_world,
+    print_figures,
     side_by_side,
 )
 from safetensors.numpy import load_file
@@ -355,9 +354,4 @@ def taken() -> Iterator[list[int]]:
 
 
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--count", type=int, default=50)
-    asked.add_argument("--seed", type=int, default=0)
-    given = asked.parse_args()
-    with made_world() as made:
-        print(json.dumps(run(made, given.count, given.seed), indent=2))
+    print_figures(run, __doc__, 50)

@@ -14,10 +14,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # Python puts this folder first, where this very file would be the library's `numbers`
+if __name__ == "__main__":  # Python puts this folder first; its files are modules of `faults`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import argparse
 import json
 import math
 import random
@@ -37,7 +36,7 @@ from faults.world import (
     child,
     ended,
     left_by,
-    made_world,
+    print_figures,
     side_by_side,
 )
 
@@ -307,9 +306,4 @@ def _is_said(
 
 
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--count", type=int, default=100)
-    asked.add_argument("--seed", type=int, default=0)
-    given = asked.parse_args()
-    with made_world() as made:
-        print(json.dumps(run(made, given.count, given.seed), indent=2))
+    print_figures(run, __doc__, 100)

@@ -28,37 +28,35 @@ def table(results: Mapping[str, Any]) -> str:
     ]
     for name, rows in ROWS.items():
         if name in found:
-            lines += [f"| {what} | {came} |" for what, came in rows(found[name])]
+            figures = {part: one for part, one in found[name].items() if part != "seconds"}
+            lines += [f"| {what} | {came} |" for what, came in rows(figures)]
     return "\n".join(lines)
 
 
 def _kills(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for method, one in found.items():
-        if method != "seconds":
-            yield (
-                f"SIGKILL, {method}: {one['kills']} times, {one['inside_a_save']} of them inside a save",
-                f"{one['same_bytes']} of {one['kills']} end in the same bytes",
-            )
+        yield (
+            f"SIGKILL, {method}: {one['kills']} times, {one['inside_a_save']} of them inside a save",
+            f"{one['same_bytes']} of {one['kills']} end in the same bytes",
+        )
 
 
 def _writes(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for place, one in found.items():
-        if place != "seconds":
-            yield (
-                f"a fault at every write, sync and rename, {place}: {one['faults']} faults at {one['calls']} calls",
-                f"{one['same_bytes']} the same bytes; {one['unloadable']} folders that cannot be loaded;"
-                f" {one['more_than_one_interval_lost']} lost more than one interval; {one['errors_told']} errors told",
-            )
+        yield (
+            f"a fault at every write, sync and rename, {place}: {one['faults']} faults at {one['calls']} calls",
+            f"{one['same_bytes']} the same bytes; {one['unloadable']} folders that cannot be loaded;"
+            f" {one['more_than_one_interval_lost']} lost more than one interval; {one['errors_told']} errors told",
+        )
 
 
 def _full_disk(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for method, one in found.items():
-        if method != "seconds":
-            yield (
-                f"a disk (tmpfs) that fills up, {method}: {one['disks']} sizes, {one['large_enough']} of them large enough",
-                f"{one['corrupt_checkpoints']} corrupt; free bytes told {one['told_with_exit_code_4_and_free_bytes']};"
-                f" {one['same_bytes']} the same bytes once there is room",
-            )
+        yield (
+            f"a disk (tmpfs) that fills up, {method}: {one['disks']} sizes, {one['large_enough']} of them large enough",
+            f"{one['corrupt_checkpoints']} corrupt; free bytes told {one['told_with_exit_code_4_and_free_bytes']};"
+            f" {one['same_bytes']} the same bytes once there is room",
+        )
 
 
 def _flips(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -75,12 +73,11 @@ def _flips(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _stops(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, one in found.items():
-        if name != "seconds":
-            yield (
-                f"{name}: {one['signals']} times",
-                f"{one['right_exit_code']} the right exit code, {one['checkpoint_saved']} with a checkpoint of the last update,"
-                f" at most {one['most_seconds']:.2f} s; {one['same_bytes']} the same bytes",
-            )
+        yield (
+            f"{name}: {one['signals']} times",
+            f"{one['right_exit_code']} the right exit code, {one['checkpoint_saved']} with a checkpoint of the last update,"
+            f" at most {one['most_seconds']:.2f} s; {one['same_bytes']} the same bytes",
+        )
 
 
 def _resumes(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from faults.world import World, begin_or_resume, child, ended, left_by, side_by_side
+from faults.world import World, begin_or_resume, child, ended, goes_on_to, left_by, side_by_side
 
 from pegbox.runs import checkpoint
 
@@ -43,11 +43,7 @@ def _stops(world: World, signum: signal.Signals, count: int, seed: int, workers:
         folder = world.folder / f"stops-{signum.name}-{number}"
         while not (told := _stopped(recipe, folder, signum, draw.uniform(0, seconds))):
             shutil.rmtree(folder)  # it had ended before: once more, at another time
-        again = ended(child(lambda: begin_or_resume(recipe, folder), folder.with_suffix(".log")))
-        same = again == 0 and left_by(folder) == wanted
-        if same:
-            shutil.rmtree(folder)
-        return told | {"same": same, "number": number}
+        return told | {"same": goes_on_to(wanted, recipe, folder), "number": number}
 
     trials = side_by_side(trial, count, workers)
     return {

@@ -6,8 +6,11 @@ yet, so that each child is as a fresh process is, and begins in milliseconds.
 
 from __future__ import annotations
 
+import argparse
+import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -125,6 +128,26 @@ def begin_or_resume(recipe: Mapping[str, Any], run: Path) -> None:
         pipeline.resume(run)
     else:
         pegbox.train(recipe, run_dir=run)
+
+
+def goes_on_to(wanted: Mapping[str, str], recipe: Mapping[str, Any], run: Path) -> bool:
+    """Whether a run that was broken off ends in what is wanted; then its folder is deleted, else it is kept to look at."""
+    code = ended(child(lambda: begin_or_resume(recipe, run), run.with_suffix(".log")))
+    same = code == 0 and left_by(run) == wanted
+    if same:
+        shutil.rmtree(run)
+    return same
+
+
+def print_figures(run: Callable[..., dict[str, Any]], about: str | None, count: int | None) -> None:
+    """One campaign by itself: its figures as JSON. `count`: how many trials where none are asked for; None: all."""
+    options = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--count", type=int, default=count, help="how many trials")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--workers", type=int, default=2)
+    asked = options.parse_args()
+    with made_world() as world:
+        print(json.dumps(run(world, **vars(asked)), indent=1))
 
 
 def left_by(run: Path) -> dict[str, str]:
