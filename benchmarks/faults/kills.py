@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,10 +37,10 @@ SAVES = STEPS // SAVE_STEPS
 
 
 class Shared:
-    """Two bytes that a child and its parent share: how many saves have begun, and whether one is going on."""
+    """What a child and its parent share: how many saves have begun, whether one is going on, and how long the last took."""
 
     def __init__(self) -> None:
-        self.bytes = mmap.mmap(-1, 2)
+        self.bytes = mmap.mmap(-1, 16)
 
     def watch(self) -> None:
         """In the child: let the parent see when it saves."""
@@ -48,7 +49,9 @@ class Shared:
         def save(*given: Any) -> Path:
             self.bytes[0] += 1
             self.bytes[1] = 1
+            began = time.monotonic()
             done = right(*given)
+            struct.pack_into("d", self.bytes, 8, time.monotonic() - began)
             self.bytes[1] = 0
             return done
 
@@ -62,6 +65,10 @@ class Shared:
     def saving(self) -> bool:
         return self.bytes[1] == 1
 
+    @property
+    def seconds(self) -> float:
+        return float(struct.unpack_from("d", self.bytes, 8)[0])
+
 
 def run(world: World, count: int = 100, seed: int = 0, workers: int = 2) -> dict[str, Any]:
     """`count` kills for each method: how many were inside a save, how many resumed to the same bytes."""
@@ -71,15 +78,15 @@ def run(world: World, count: int = 100, seed: int = 0, workers: int = 2) -> dict
 def _kills(world: World, method: str, count: int, seed: int, workers: int) -> dict[str, Any]:
     whole = world.folder / f"kills-{method}"
     recipe = world.recipe(method)
-    began = time.monotonic()
-    code = ended(child(lambda: begin_or_resume(recipe, whole), world.folder / "whole.log"))
-    assert code == 0, (world.folder / "whole.log").read_text()
+    began, shared = time.monotonic(), Shared()
+    code = ended(_watched(shared, recipe, whole))
+    assert code == 0, whole.with_suffix(".log").read_text()
     seconds, wanted = time.monotonic() - began, left_by(whole)
 
     def trial(number: int) -> dict[str, Any]:
         draw = random.Random(f"{seed} {method} {number}")
         folder = world.folder / f"kills-{method}-{number}"
-        while not (told := _killed(recipe, folder, draw, number < INSIDE * count, seconds)):
+        while not (told := _killed(recipe, folder, draw, seconds, shared.seconds if number < INSIDE * count else 0)):
             shutil.rmtree(folder)  # it had ended before: once more, at another time
         return told | {"same": goes_on_to(wanted, recipe, folder), "number": number}
 
@@ -93,19 +100,27 @@ def _kills(world: World, method: str, count: int, seed: int, workers: int) -> di
     }
 
 
-def _killed(
-    recipe: Mapping[str, Any], folder: Path, draw: random.Random, aimed: bool, seconds: float
-) -> dict[str, Any] | None:
-    """Begin a run and kill it; None where it had ended by itself."""
-    shared = Shared()
+def _watched(shared: Shared, recipe: Mapping[str, Any], folder: Path) -> int:
+    """A child that runs the recipe, and shares when it saves."""
 
     def watched() -> None:
         shared.watch()
         begin_or_resume(recipe, folder)
 
-    process = child(watched, folder.with_suffix(".log"))
-    if aimed:
-        _wait_for_save(process, shared, draw.randint(1, SAVES), draw.uniform(0, 0.01))
+    return child(watched, folder.with_suffix(".log"))
+
+
+def _killed(
+    recipe: Mapping[str, Any], folder: Path, draw: random.Random, seconds: float, saving: float
+) -> dict[str, Any] | None:
+    """Begin a run and kill it; None where it had ended by itself.
+
+    seconds: what a run takes; saving: what a save takes, where the kill is aimed at one, else 0.
+    """
+    shared = Shared()
+    process = _watched(shared, recipe, folder)
+    if saving:
+        _wait_for_save(process, shared, draw.randint(1, SAVES), draw.uniform(0, saving))
     else:
         time.sleep(draw.uniform(0, seconds))
     inside = shared.saving
