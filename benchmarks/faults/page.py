@@ -19,7 +19,7 @@ def write(results: Mapping[str, Any], page: Path = PAGE) -> None:
 def table(results: Mapping[str, Any]) -> str:
     """One row a campaign, every figure beside what it is out of."""
     found = results["campaigns"]
-    minutes = sum(one["seconds"] for one in found.values()) / 60
+    minutes = results["seconds"] / 60
     lines = [
         f"{results['date']}, {results['machine']}, {minutes:.0f} minutes in all.",
         "",
