@@ -18,6 +18,8 @@ from transformers import (
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
     PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
@@ -72,8 +74,12 @@ def encoder_folder(folder: Path, *, spread: float = 0.02) -> Path:
     return folder
 
 
-def encoder_decoder_folder(folder: Path, kind: str = "t5") -> Path:
-    """A T5 or BART of two layers each side, saved whole; its tokenizer ends each text with its end-of-text token."""
+def encoder_decoder_folder(folder: Path, kind: str = "t5", *, tied: bool = True, spread: float = 0.1) -> Path:
+    """A T5, BART or Marian of two layers each side, saved whole; its tokenizer ends each text with its end-of-text token.
+
+    `tied`: the head is the embeddings, too; else it is one of deviation 1, by which logits can be large though it is frozen.
+    `spread`: the deviation of BART's and Marian's random matrices.
+    """
     made = tokenizer("metaspace_first", "mistral")
     made.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[(made.eos_token, made.eos_token_id)]
@@ -85,12 +91,19 @@ def encoder_decoder_folder(folder: Path, kind: str = "t5") -> Path:
         whole: PreTrainedModel
         if kind == "t5":
             sizes |= {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
-            whole = T5ForConditionalGeneration(T5Config(**sizes, **ids, dropout_rate=0.0))
+            whole = T5ForConditionalGeneration(T5Config(**sizes, **ids, dropout_rate=0.0, tie_word_embeddings=tied))
         else:
             sizes |= {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
             sizes |= {f"{side}_ffn_dim": 64 for side in ("encoder", "decoder")} | {"max_position_embeddings": 64}
             ids |= {"bos_token_id": made.bos_token_id, "decoder_start_token_id": made.eos_token_id}
-            whole = BartForConditionalGeneration(BartConfig(**sizes, **ids, dropout=0.0, init_std=0.1))
+            made_of = {"dropout": 0.0, "init_std": spread, "tie_word_embeddings": tied}
+            if kind == "bart":
+                whole = BartForConditionalGeneration(BartConfig(**sizes, **ids, **made_of))
+            else:
+                ids["decoder_start_token_id"] = made.pad_token_id
+                whole = MarianMTModel(MarianConfig(**sizes, **ids, **made_of, forced_eos_token_id=None))
+        if not tied:
+            torch.nn.init.normal_(whole.get_output_embeddings().weight)
         whole.save_pretrained(folder)
     made.save_pretrained(folder)
     return folder

@@ -38,6 +38,8 @@ MODELS: Mapping[str, Callable[[Path], Path]] = {
     "llama": lambda folder: causal_folder(folder, spread=SPREAD),
     "t5": encoder_decoder_folder,
     "bart": lambda folder: encoder_decoder_folder(folder, "bart"),
+    "t5 that writes": lambda folder: encoder_decoder_folder(folder, tied=False),
+    "bart that writes": lambda folder: encoder_decoder_folder(folder, "bart", tied=False),
 }
 
 
@@ -91,6 +93,21 @@ FORMS: Mapping[str, tuple[str, tuple[str, ...], Callable[[int], Rows]]] = {
         ("tags",),
         lambda count: [tagged(text) for text, _, _ in asked(count)],
     ),
+    "pairs": (
+        "embedding",
+        ("text_pair",),
+        lambda count: [
+            {"text": text, "text_pair": f"{area} {thing} {n}"} for n, (text, thing, area) in enumerate(asked(count))
+        ],
+    ),
+    "scored pairs": (
+        "embedding",
+        ("score",),
+        lambda count: [
+            {"text": text, "text_pair": f"{area} {n}", "score": VALUES[thing]}
+            for n, (text, thing, area) in enumerate(asked(count))
+        ],
+    ),
     "masked_lm": ("masked_lm", (), lambda count: repeated(("the", "fox", "dog", "to"), count, 4)),
     "chat": (
         "chat",
@@ -103,7 +120,17 @@ FORMS: Mapping[str, tuple[str, tuple[str, ...], Callable[[int], Rows]]] = {
         lambda count: [{"prompt": text, "completion": f" {thing}"} for text, thing, _ in asked(count)],
     ),
     "plain text": ("completion", (), spelt),
+    "seq2seq": (
+        "seq2seq",
+        ("target",),
+        lambda count: [{"source": text, "target": f"{area} {thing}"} for text, thing, area in asked(count)],
+    ),
 }
+
+
+# forms in which the loss and the answer of a row hang on the rows beside it
+JOINT = ("pairs",)
+ALONE = tuple(form for form in FORMS if form not in JOINT)
 
 
 def questions(form: str, rows: Rows) -> Rows:

@@ -144,9 +144,9 @@ class Shortage:
         """Watch every forward pass, the way back from it, and how many there are in an update."""
         module, update_loss = job.model.get_submodule("model.layers.1.mlp"), job.task.update_loss
 
-        def counted(model: Any, batches: Any, backward: Any) -> Any:
+        def counted(model: Any, batches: Any, *given: Any) -> Any:
             self.parts, self.part = len(batches), -1
-            return update_loss(model, batches, backward)
+            return update_loss(model, batches, *given)
 
         def after(module: Any, inputs: Any, output: torch.Tensor) -> None:
             self.part += 1

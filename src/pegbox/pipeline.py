@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pegbox.data.records import Record
 from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
-from pegbox.evaluation.score import value_of
+from pegbox.evaluation.score import refuse_undecided, refuse_undefined, value_of
 from pegbox.finished import Run
 from pegbox.finished.continuing import resolve
 from pegbox.finished.scoring import answer_all, ask_tuned, ask_untouched, predictions, score_run
@@ -60,7 +60,8 @@ def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
     limit = models.max_length(source.path)
     most = min(limit, recipe.data.max_length or limit)
     known = models.vocabulary(source.path)
-    data = prepare(recipe, task, most, max(known, len(tokenizer)) if recipe.model.add_tokens else known)
+    known = max(known, len(tokenizer)) if recipe.model.add_tokens else known
+    data = prepare(recipe, task, most, known, models.max_written(source.path))
     task.fit(data.splits.train)
     return source, task, data
 
@@ -70,7 +71,7 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
     runtime.tune_allocator()
     with step("step 1, rows read, checked and in tokens"):
         source, task, data = read_rows(recipe)
-    recipe = with_defaults(recipe, task, data)
+    recipe = task.recipe = with_defaults(recipe, task, data)
     device, method = runtime.find_device(), METHODS[recipe.method.kind]
     bf16 = runtime.use_bf16(device, recipe.train.bf16)
     with step(f"step 2, model on {device}"):
@@ -101,7 +102,8 @@ def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     primary = evaluate.primary or task.primary(data.splits.train)
     metrics = evaluate.metrics or tuple(dict.fromkeys((primary, *task.metrics)))
     choosing = {recipe.train.metric_for_best_model} - {LOSS}
-    _refuse_unfit((primary, *metrics, *choosing), task, data.splits.train[0])
+    _refuse_unfit((primary, *metrics, *choosing), {primary, *choosing}, task, data.splits.train[0])
+    refuse_undefined(lookup(primary), task, data.splits.test)
     tokens = evaluate.max_new_tokens or -(-5 * task.longest_answer(data.train) // 4)
     chosen = {
         "loss": task.loss_settings,
@@ -114,14 +116,18 @@ def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
     )
 
 
-def _refuse_unfit(metrics: Sequence[str], task: Task, record: Record) -> None:
-    """Raise RecipeError, before hours of training, for a metric that is unknown or cannot score the task's answers."""
+def _refuse_unfit(metrics: Sequence[str], deciding: Collection[str], task: Task, record: Record) -> None:
+    """Raise RecipeError, before hours of training, for a metric that is unknown or cannot score the task's answers, and
+    where one is to be `deciding` that only says what answers are like.
+    """
     own_metrics(metrics)
     for name in metrics:
         metric, right = lookup(name, where="evaluate"), task.reference(record)
         if name not in task.metrics and not (metric.reads == "answers" and metric.kind.fits(right, right)):
             cure = f"take one of {', '.join(task.metrics)}, or a function of your own"
             raise RecipeError(f"{metric.name} cannot score the answers of {task.kind}", where="evaluate", cure=cure)
+    for name in deciding:
+        refuse_undecided(lookup(name))
 
 
 def train(
@@ -281,7 +287,7 @@ def _keep_model(ready: Ready, folder: RunFolder) -> None:
     with durable.explained(folder.model):
         shutil.rmtree(draft, ignore_errors=True)
         save_model(ready, draft)
-        for file in draft.iterdir():
+        for file in draft.rglob("*"):
             durable.sync(file)
         if folder.model.exists():
             shutil.rmtree(folder.model)
@@ -295,6 +301,7 @@ def save_model(ready: Ready, folder: Path) -> None:
     ready.model.config.update(ready.task.config())
     METHODS[method.kind].save(ready.model, method, folder, base)
     models.save_serving(renderer.tokenizer, ready.model, sorted(renderer.stop_ids), folder)
+    ready.task.save_beside(ready.model, folder)
 
 
 def _judge(run: Run, data: Prepared) -> Run:

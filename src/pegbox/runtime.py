@@ -67,6 +67,25 @@ def seed_noise(seed: int, step: int, rank: int = 0) -> None:
     random.seed(number)
 
 
+def noise_state(device: torch.device) -> tuple[torch.Tensor, ...]:
+    """The state of the generators that dropout on a device draws from: of the CPU, and of the device where it has its own."""
+    if device.type == "cpu":
+        return (torch.get_rng_state(),)
+    return torch.get_rng_state(), torch.get_device_module(device).get_rng_state(*_named(device))
+
+
+def draw_again(state: tuple[torch.Tensor, ...], device: torch.device) -> None:
+    """Let the generators draw what they drew from this state on."""
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.get_device_module(device).set_rng_state(state[1], *_named(device))
+
+
+def _named(device: torch.device) -> tuple[torch.device, ...]:
+    """The device as an argument of its own module; there is but one mps, and it is not named."""
+    return () if device.type == "mps" else (device,)
+
+
 def tune_allocator() -> None:
     """Keep large freed blocks in this process instead of returning them to the kernel after every update.
 
@@ -254,6 +273,21 @@ class Ranks:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return tuple(total.tolist())
+
+    def gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """The rows [n, D] of every rank, in the order of the ranks; one that has none may not know how wide they are."""
+        if self.world == 1:
+            return [rows]
+        own = torch.tensor(rows.shape, device=rows.device)
+        sizes = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(sizes, own)
+        most, width = torch.stack(sizes).amax(0).tolist()
+        padded = rows.new_zeros(most, width)
+        if len(rows):
+            padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(found, padded)
+        return [part[: int(size[0])] for part, size in zip(found, sizes, strict=True)]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sum gradients over the ranks in place, a parameter without one counting as zero, in one collective."""

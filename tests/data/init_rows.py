@@ -106,6 +106,15 @@ def genres(draw: random.Random, number: int) -> dict[str, Any]:
     return {"plot": f"{sentence(draw)} {number}", "genres": ["war", "love"][: 1 + number % 2]}
 
 
+def matched(draw: random.Random, number: int) -> dict[str, Any]:
+    return {"anchor": f"{sentence(draw)} {number}", "positive": f"{sentence(draw, 5)} {number}"}
+
+
+def contrasted(draw: random.Random, number: int) -> dict[str, Any]:
+    texts = {"query": f"{sentence(draw)} {number}", "positive": sentence(draw, 6), "negative": sentence(draw, 6)}
+    return texts
+
+
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)

@@ -309,7 +309,7 @@ def test_a_role_without_use_is_refused_before_anything_is_read(tmp_path: Path) -
 
 def test_an_instruction_for_plain_text_is_one_error(tmp_path: Path) -> None:
     files = recipe(lines(tmp_path, [{"text": f"text {i}"} for i in range(50)]), "completion", instruction="Be brief.")
-    with pytest.raises(RecipeError, match="an instruction needs a conversation or a prompt"):
+    with pytest.raises(RecipeError, match="an instruction needs a conversation, a prompt or a source"):
         prepare(files, task("completion"), PLENTY)
 
 

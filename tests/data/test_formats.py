@@ -87,7 +87,7 @@ GOOD: dict[str, tuple[str, dict[str, Any], Content]] = {
     "source and target as chat": (
         "chat",
         {"source": "p", "target": "c"},
-        Conversation((Message("user", "p"), Message("assistant", "c", 1.0))),
+        Conversation((Message("user", "p"), Message("assistant", "c", 1.0)), of_source=True),
     ),
     "source and target": ("seq2seq", {"source": "p", "target": "c"}, SourceTarget("p", "c")),
     "TRL's prompt and completion as messages": (

@@ -203,11 +203,3 @@ def test_a_tokenizer_that_loses_case_and_spaces_reads_but_does_not_write() -> No
     assert renderer.encode("Hello") == renderer.encode("hello")
     with pytest.raises(RecipeError, match="changes the text of an answer"):
         renderer.conversation(PAIR)
-
-
-def test_a_slow_tokenizer_is_refused() -> None:
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(RecipeError, match="fast tokenizer"):
-        Renderer(Slow())  # type: ignore[arg-type]

@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pegbox.data.records import Content, Conversation, LabelledText, Message, PlainText, PromptCompletion, TaggedWords
+from pegbox.data.records import (
+    Content,
+    Conversation,
+    LabelledText,
+    MatchedTexts,
+    Message,
+    PlainText,
+    PromptCompletion,
+    TaggedWords,
+)
 from pegbox.data.shorten import Fits, cut, pieces
 
 
@@ -17,6 +26,8 @@ def size(content: Content) -> int:
             return len(text) + len(pair or "")
         case PlainText(text):
             return len(text)
+        case MatchedTexts():
+            return max(map(len, content.texts))
         case TaggedWords(tokens):
             return sum(map(len, tokens))
         case Conversation(messages):
@@ -44,6 +55,13 @@ def test_a_cut_prompt_is_the_longest_that_fits_and_the_completion_stays(prompt: 
 def test_of_a_pair_the_longer_text_is_cut() -> None:
     assert cut(LabelledText("aaaa", "x", "bbbbbbbb"), within(10)) == LabelledText("aaaa", "x", "bbbbbb")
     assert cut(LabelledText("a" * 9, "x", "bb"), within(10)) == LabelledText("a" * 8, "x", "bb")
+
+
+@given(st.lists(TEXT, min_size=2, max_size=3), st.integers(0, 80))
+def test_of_texts_that_are_read_one_by_one_each_is_cut(texts: list[str], limit: int) -> None:
+    done = cut(MatchedTexts(*texts), within(limit))
+    kept = [text[:limit] for text in texts]
+    assert done == (MatchedTexts(*kept) if all(kept) else None)
 
 
 def test_of_a_conversation_the_longest_turn_that_is_not_the_assistants_is_cut() -> None:

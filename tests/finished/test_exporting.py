@@ -116,12 +116,15 @@ def test_it_is_loaded_in_a_process_of_its_own(home: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.usefixtures("at_once")
-@pytest.mark.parametrize("form", ["multilabel", "regression", "token_classification", "masked_lm", "plain text"])
+@pytest.mark.parametrize(
+    "form", ["multilabel", "regression", "token_classification", "masked_lm", "plain text", "seq2seq", "pairs"]
+)
 def test_every_task_can_be_exported(form: str, tmp_path: Path) -> None:
-    kind = {"masked_lm": "masked bert with its head", "plain text": "llama"}.get(form, "bert")
+    kinds = {"masked_lm": "masked bert with its head", "plain text": "llama", "seq2seq": "t5 that writes"}
+    kind, last = kinds.get(form, "bert"), {"plain text": ["gguf"], "seq2seq": []}.get(form, ["onnx"])
     recipe = by_heart(form, MODELS[kind](tmp_path / "model"), "lora", tmp_path, max_steps=3, learning_rate=1e-2)
     run = pegbox.train(recipe, run_dir=tmp_path / "run")
-    formats = ["adapter", "merged", "merged-f16", "gguf" if form == "plain text" else "onnx"]
+    formats = ["adapter", "merged", "merged-f16", *last]
     found = export(run, formats, tmp_path / "out")["formats"]
     assert list(found) == formats and found["merged"]["checked"]["mean_kl"] < 1e-6
     assert "score" in found["merged-f16"]

@@ -177,7 +177,7 @@ def test_every_format_says_the_same(
     def tricky(records: Any, advance: Any) -> Any:
         return type("Answers", (), {"answers": [next(answers) for _ in records]})
 
-    monkeypatch.setattr(run, "answers", tricky)
+    monkeypatch.setattr(run, "served", tricky)
     good = (home / "asked.jsonl").read_text().splitlines()
     (tmp_path / "asked.jsonl").write_text("\n".join([*good[:9], "nonsense", *good[9:]]))
     out = tmp_path / f"out{ending.upper() if ending == '.csv' else ending}"
@@ -233,7 +233,7 @@ def test_an_output_that_cannot_be_is_refused_at_once(
     home: Path, run: Run, tmp_path: Path, out: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "there.jsonl").write_text("mine")
-    monkeypatch.setattr(run, "answers", None)
+    monkeypatch.setattr(run, "served", None)
     with pytest.raises(RecipeError, match=told):
         predict(home / "run", home / "asked.jsonl", tmp_path / out)
     assert (tmp_path / "there.jsonl").read_text() == "mine"
@@ -258,12 +258,12 @@ def part(home: Path, run: Run, folder: Path, chunks: int, raised: type[BaseExcep
             raise raised
         return Run.answers(run, records, advance)
 
-    run.answers = answers  # type: ignore[method-assign]
+    run.served = answers  # type: ignore[method-assign]
     try:
         with pytest.raises(raised):
             predict(home / "run", home / "asked.jsonl", folder / "out.jsonl", rows_at_once=CHUNK)
     finally:
-        del run.answers
+        del run.served
     assert not (folder / "out.jsonl").exists()
     return folder / "out.jsonl.partial"
 
@@ -301,11 +301,11 @@ def test_what_is_kept_is_not_answered_again_and_the_rest_in_the_same_batches(
         asked.append([int(record.where.rpartition(":")[2]) for record in records])
         return Run.answers(run, records, advance)
 
-    run.answers = answers  # type: ignore[method-assign]
+    run.served = answers  # type: ignore[method-assign]
     try:
         predict(home / "run", home / "asked.jsonl", tmp_path / "out.jsonl", rows_at_once=CHUNK)
     finally:
-        del run.answers
+        del run.served
     numbers = list(range(1, COUNT + 1))
     assert asked == [numbers[start : start + CHUNK] for start in range(done * CHUNK, COUNT, CHUNK)]
 

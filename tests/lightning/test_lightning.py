@@ -29,10 +29,12 @@ import pegbox.lightning.data as lightning_data
 import pegbox.lightning.module as lightning_module
 from pegbox.errors import RecipeError, TrainingError
 from pegbox.lightning import PegboxDataModule, PegboxModule, from_recipe
+from pegbox.lightning.batches import share_of_group
 from pegbox.pipeline import Ready, get_ready
 from pegbox.recipe import load as load_recipe
 from pegbox.runs.checkpoint import trainable
 from pegbox.runs.folder import RunFolder
+from pegbox.runtime import Ranks
 from pegbox.trackers import Log
 from pegbox.training import loop, schedule, validation
 from source_tree import REPOSITORY
@@ -164,6 +166,21 @@ def test_ten_updates_of_a_padded_classifier_are_the_loops(tmp_path: Path, method
     encoder, file = encoder_folder(tmp_path / "encoder"), write_rows(tmp_path / "rows.jsonl", labelled(60))
     recipe = chat_recipe(encoder, file, task="classification", method=method, train=TRAIN)
     check_updates_are_the_loops(recipe, tmp_path)
+
+
+def paired(count: int) -> list[dict[str, Any]]:
+    return [{"text": row["prompt"], "text_pair": f"the light {n} is on"} for n, row in enumerate(sums(count))]
+
+
+def test_updates_and_validation_of_rows_that_hang_together_are_the_loops(tmp_path: Path) -> None:
+    encoder, file = encoder_folder(tmp_path / "encoder", spread=0.5), write_rows(tmp_path / "rows.jsonl", paired(60))
+    recipe = chat_recipe(encoder, file, task="embedding", method="full", train=TRAIN | {"micro_batch_size": 3})
+    check_updates_are_the_loops(recipe, tmp_path)
+    ready, two = get_ready(load_recipe(recipe)), [Ranks(rank, 2) for rank in (0, 1)]
+    parts = [
+        [share_of_group(ready, index, ready.data.train[:5], ranks).micro_batches for ranks in two] for index in (0, 1)
+    ]
+    assert [[len(part) for part in parts_of] for parts_of in parts] == [[2, 0], [0, 2]]  # one rank has the whole group
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

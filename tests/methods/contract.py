@@ -15,6 +15,7 @@ from pegbox.recipe import Adapter, Freeze, Full, Lora, Peft
 from tiny_folder import causal_folder, encoder_decoder_folder, encoder_folder
 
 LABELS = ("no", "perhaps", "yes")
+WRITERS = ("t5", "bart, untied")
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,15 @@ class Case:
     """A method's settings, and what is promised of them.
 
     `start`: how far the prepared model may be from the base (None: nothing is promised); `merges`: into plain weights;
-    `learns`: how the names end of what learns beside new heads ("" is all); `models`: the kinds that it serves.
+    `learns`: how the names end of what learns beside new heads ("" is all); `models`: the kinds that it serves. Two kinds
+    write by a decoder beside an encoder: T5, whose head is tied to the embeddings, and BART with a head of its own.
     """
 
     settings: Any
     learns: tuple[str, ...]
     start: float | None = 0.0
     merges: bool = True
-    models: tuple[str, ...] = ("encoder", "decoder", "encoder-decoder")
+    models: tuple[str, ...] = ("encoder", "decoder", "encoder-decoder", *WRITERS)
 
     @property
     def method(self) -> Any:
@@ -42,7 +44,7 @@ BOTTLENECK = (".down.weight", ".down.bias", ".up.weight", ".up.bias")
 CASES: Mapping[str, Case] = {
     "full": Case(Full(), ("",)),
     "head": Case(Freeze(), (), models=("encoder", "encoder-decoder")),
-    "top layer": Case(Freeze(top_layers=1), (), models=("encoder", "decoder", "encoder-decoder")),
+    "top layer": Case(Freeze(top_layers=1), ()),
     "norms": Case(Freeze(parts=("norms",)), ()),
     "lora": Case(Lora(r=4), AB),
     "rslora": Case(Lora(r=4, use_rslora=True), AB),
@@ -64,6 +66,8 @@ FOLDERS: Mapping[str, Any] = {
     "encoder": lambda folder: encoder_folder(folder, spread=0.3),
     "decoder": lambda folder: causal_folder(folder, spread=0.2),
     "encoder-decoder": lambda folder: encoder_decoder_folder(folder, "bart"),
+    "t5": encoder_decoder_folder,
+    "bart, untied": lambda folder: encoder_decoder_folder(folder, "bart", tied=False),
 }
 PAIRS = [(name, kind) for name, case in CASES.items() for kind in case.models]
 
@@ -75,10 +79,17 @@ def base(kind: str, root: Path) -> Path:
     return root / kind
 
 
+HEADS = {"decoder": "causal_lm", **dict.fromkeys(WRITERS, "seq2seq")}
+
+
+def head_of(kind: str) -> tuple[str, tuple[str, ...]]:
+    """The head of a kind, and its labels: some kinds write, the others have a new head."""
+    return (HEADS[kind], ()) if kind in HEADS else ("sequence_classification", LABELS)
+
+
 def loaded(kind: str, root: Path, *, seed: int = 4, kernels: bool = True) -> Any:
-    """The untouched model: a decoder writes, the others have a new head."""
-    head = "causal_lm" if kind == "decoder" else "sequence_classification"
-    labels = () if kind == "decoder" else LABELS
+    """The untouched model."""
+    head, labels = head_of(kind)
     return load_model(base(kind, root), head, labels=labels, seed=seed, kernels=kernels)
 
 
@@ -90,11 +101,18 @@ def ids(model: Any) -> torch.Tensor:
     return drawn
 
 
+def said(model: Any) -> torch.Tensor:
+    """The logits that a model has for the rows; one that writes by a decoder of its own is given them there, too."""
+    given = ids(model)
+    more = {"decoder_input_ids": given.flip(1)} if model.config.is_encoder_decoder and model.can_generate() else {}
+    out: torch.Tensor = model(given, **more).logits
+    return out
+
+
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
     """What a model says to the rows."""
-    out: torch.Tensor = model(ids(model)).logits
-    return out
+    return said(model)
 
 
 def prepared(name: str, kind: str, root: Path) -> Any:
@@ -109,7 +127,7 @@ def trained(name: str, kind: str, root: Path, steps: int = 2) -> Any:
     model = prepared(name, kind, root)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     for _ in range(steps):
-        model(ids(model)).logits.logsumexp(-1).sum().backward()
+        said(model).logsumexp(-1).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
     return model

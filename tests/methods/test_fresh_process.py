@@ -66,8 +66,9 @@ for name, case in given["cases"].items():
         try:
             model = way(case).eval()
             model.config.pad_token_id = model.config.pad_token_id or 0
+            more = {"decoder_input_ids": ids.flip(1)} if case["head"] == "seq2seq" else {}
             with torch.no_grad():
-                logits = model(ids).logits
+                logits = model(ids, **more).logits
             # PEFT's prompts stand among the logits, in front
             found[f"{name}/{way.__name__}"] = (logits[:, -ids.shape[1] :] if logits.ndim == 3 else logits).contiguous()
         except Exception as error:
@@ -128,11 +129,11 @@ def of_the_battery(name: str, kind: str, root: Path) -> tuple[Case, torch.Tensor
     """A method of the battery on one of its models."""
     case, model, folder = contract.CASES[name], contract.trained(name, kind, root), root / f"{name} {kind} trained"
     case.method.save(model, case.settings, folder, str(contract.base(kind, root)))
-    return told(contract.base(kind, root), folder, model, case.settings), contract.logits(model)
+    return told(kind, contract.base(kind, root), folder, model, case.settings), contract.logits(model)
 
 
-def told(base: Path, folder: Path, model: Any, settings: Any, **options: Any) -> Case:
-    head, labels = ("causal_lm", ()) if model.can_generate() else ("sequence_classification", contract.LABELS)
+def told(kind: str, base: Path, folder: Path, model: Any, settings: Any, **options: Any) -> Case:
+    head, labels = contract.head_of(kind)
     save_serving(load_tokenizer(base, options.get("add_tokens", ())), model, [2], folder)
     return Case(str(base), str(folder), head, labels, settings.kind, contract.ids(model).tolist(), **options)
 
@@ -155,7 +156,7 @@ def held_otherwise(name: str, root: Path) -> tuple[Case, torch.Tensor]:
         optimizer.step()
         optimizer.zero_grad()
     METHODS["lora"].save(model, settings, folder, str(base))
-    return told(base, folder, model, settings, **HELD[name]), contract.logits(model)
+    return told("decoder", base, folder, model, settings, **HELD[name]), contract.logits(model)
 
 
 def guessed(model: Any) -> dict[str, torch.nn.Module]:

@@ -102,6 +102,11 @@ def likelihood_rows(rng: np.random.Generator, n: int) -> Rows:
     return answers, [""] * n
 
 
+def ranking_rows(rng: np.random.Generator, n: int) -> Rows:
+    ranks = [np.sort(rng.choice(12, rng.integers(1, 4), replace=False) + 1).tolist() for _ in range(n)]
+    return [{"first": "a text", "ranks": found} for found in ranks], ["a text"] * n
+
+
 def surely(reference: Any) -> dict[str, float]:
     return {label: float(label in np.atleast_1d(reference)) for label in LABELS}
 
@@ -120,16 +125,22 @@ CASES: list[tuple[str, Draw]] = [
         for draw in (number_rows, target_rows)
     ),
     *((name, span_rows) for name in ("f1", "precision", "recall")),
-    *((name, text_rows) for name in ("exact_match", "token_f1", "edit_similarity", "bleu", "chrf")),
+    *(
+        (name, text_rows)
+        for name in ("exact_match", "token_f1", "edit_similarity", "bleu", "chrf", "ter", "length_ratio")
+    ),
+    *((name, text_rows) for name in ("rouge1", "rouge2", "rougeL")),
     ("perplexity", likelihood_rows),
+    *((name, ranking_rows) for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg")),
 ]
 PERFECT: dict[Draw, Callable[[Any], Any]] = {
     label_probability_rows: surely,
     set_probability_rows: surely,
+    ranking_rows: lambda reference: {"first": reference, "ranks": [1]},
     likelihood_rows: lambda reference: {"nll": 1.0, "tokens": 2},
 }
 WORST = {"mse": math.inf, "rmse": math.inf, "mae": math.inf, "perplexity": math.inf, "calibration_error": 1.0}
-WORST |= {"r2": -math.inf, "pearson": -1.0, "spearman": -1.0}  # and else 0
+WORST |= {"ter": 100.0, "r2": -math.inf, "pearson": -1.0, "spearman": -1.0}  # and else 0
 BY_CALL = ("balanced_accuracy", "f1_macro", "f1_weighted", "matthews_correlation", "r2")  # columns need every row
 
 
@@ -199,7 +210,16 @@ def test_the_value_over_batches_is_that_of_all_rows(case: tuple[Metric, Draw], s
 
 
 NO_MEAN_OF_ROWS = ("f1_macro", "f1_weighted", "calibration_error", "rmse", "r2", "pearson", "spearman", "f1", "auroc")
-NO_MEAN_OF_ROWS += ("precision", "recall", "bleu", "chrf", "perplexity", "matthews_correlation", "balanced_accuracy")
+NO_MEAN_OF_ROWS += (
+    "precision",
+    "recall",
+    "bleu",
+    "chrf",
+    "ter",
+    "perplexity",
+    "matthews_correlation",
+    "balanced_accuracy",
+)
 
 
 @pytest.mark.parametrize(("name", "draw"), [case for case in CASES if case[0] in NO_MEAN_OF_ROWS])

@@ -22,7 +22,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     causal = causal_folder(tmp_path_factory.mktemp("causal"))
     encoder = encoder_folder(tmp_path_factory.mktemp("encoder"))
     return {"chat": causal, "completion": causal} | dict.fromkeys(
-        ("classification", "multilabel", "regression", "token_classification"), encoder
+        ("classification", "multilabel", "regression", "token_classification", "embedding"), encoder
     )
 
 
@@ -40,6 +40,7 @@ TRAINABLE: dict[str, tuple[str, Callable[[Path], str]]] = {
     "scores of pairs": ("regression", lambda d: write_table(d / "rows.csv", made(ROWS, files.scored))),
     "lists of labels": ("multilabel", lambda d: write_jsonl(d / "rows.jsonl", made(ROWS, files.genres))),
     "columns of 0 and 1": ("multilabel", lambda d: write_table(d / "rows.csv", made(ROWS, files.flagged))),
+    "texts that match": ("embedding", lambda d: write_jsonl(d / "rows.jsonl", made(ROWS, files.contrasted))),
     "a dozen rows": ("chat", lambda d: write_jsonl(d / "rows.jsonl", made(12, files.answered))),
     "a dozen labels": ("classification", lambda d: write_jsonl(d / "rows.jsonl", made(12, files.ticket))),
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import init_rows as files
 import pytest
+import yaml
 from init_rows import made, sentence, write_jsonl, write_parquet, write_table, write_text
 
 from named_sources import paths
@@ -22,6 +23,7 @@ from pegbox.proposal import settings
 from pegbox.proposal.propose import NOT_YET, propose
 from pegbox.proposal.recipe import Proposal
 from pegbox.recipe import Recipe, load
+from tiny_folder import causal_folder, encoder_decoder_folder
 
 Rows = list[dict[str, Any]]
 
@@ -48,6 +50,18 @@ UNLIKE: dict[str, tuple[Callable[[Path], str], str, dict[str, str | tuple[str, .
         "classification",
         {"text": "premise", "text_pair": "hypothesis"},
         "sure",
+    ),
+    "texts that match": (
+        lambda d: write_jsonl(d / "rows.jsonl", made(90, files.matched)),
+        "embedding",
+        {"text": "anchor", "text_pair": "positive"},
+        "likely",
+    ),
+    "texts that match and others": (
+        lambda d: write_jsonl(d / "rows.jsonl", made(90, files.contrasted)),
+        "embedding",
+        {"text": "query", "text_pair": "positive"},
+        "likely",
     ),
     "translations": (
         lambda d: write_table(d / "rows.tsv", made(90, files.translated)),
@@ -123,11 +137,6 @@ NOT_TRAINABLE: dict[str, tuple[str, Callable[[random.Random, int], dict[str, Any
         lambda draw, n: {"prompt": f"{sentence(draw)} {n}", "completion": sentence(draw), "label": n % 2 == 0},
         ("label: 'label'",),
     ),
-    "texts that match": (
-        "embedding",
-        lambda draw, n: {"anchor": f"{sentence(draw)} {n}", "positive": sentence(draw)},
-        ("text: 'anchor'",),
-    ),
 }
 
 
@@ -161,6 +170,18 @@ def test_translations_are_learnt_as_chat_and_it_is_said(tmp_path: Path) -> None:
     assert any("seq2seq" in reason and "chat stands in" in reason for reason in proposal.reasons)
     assert any("English to German is the way that is meant" in line for line in proposal.unknown)
     assert any("data.instruction" in line for line in proposal.unknown)
+
+
+def test_with_an_encoder_decoder_translations_are_learnt_as_they_are(tmp_path: Path) -> None:
+    rows = write_table(tmp_path / "rows.csv", made(90, files.translated))
+    folder = encoder_decoder_folder(tmp_path / "model")
+    for model in ("google-t5/t5-small", "facebook/mbart-large-50", str(folder)):
+        proposal = propose([rows], model)
+        assert (proposal.task, proposal.model) == ("seq2seq", model)
+        assert set(proposal.columns) == {"source", "target"}
+        assert load(yaml.safe_load(proposal.to_yaml(tmp_path))).task.kind == "seq2seq"
+    for model in ("gpt2", "HuggingFaceTB/SmolLM2-135M-Instruct", str(causal_folder(tmp_path / "other"))):
+        assert propose([rows], model).task == "chat"
 
 
 # ---- files that are broken -------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pegbox.recipe import (
     Classification,
     Completion,
     Data,
+    Embedding,
     Evaluate,
     Freeze,
     Full,
@@ -32,6 +33,7 @@ from pegbox.recipe import (
     Peft,
     Recipe,
     Regression,
+    Seq2Seq,
     TokenClassification,
     Train,
     dump,
@@ -48,6 +50,10 @@ OTHER: dict[str, Any] = {
     "model.add_tokens": ["<order>", "<price>"],
     "task.kind": "completion",
     "task.mlm_probability": 0.3,
+    "task.source_lang": "en_XX",
+    "task.target_lang": "de_DE",
+    "task.pooling": "cls",
+    "task.temperature": 0.1,
     "data.train": ["/a.jsonl", "/b.csv"],
     "data.validation": 0.25,
     "data.test": ["/test.jsonl"],
@@ -98,19 +104,22 @@ OTHER: dict[str, Any] = {
     "evaluate.max_new_tokens": 64,
     "evaluate.few_shot": 0,
     "evaluate.max_rows": 50,
+    "evaluate.num_beams": 4,
     "seed": 7,
 }
 NEEDS: dict[str, dict[str, Any]] = {
     "train.early_stopping_threshold": {"train.early_stopping_patience": 3},
     "task.mlm_probability": {"task.kind": "masked_lm"},
+    **{f"task.{key}": {"task.kind": "embedding"} for key in ("pooling", "temperature")},
+    **{key: {"task.kind": "seq2seq"} for key in ("task.source_lang", "task.target_lang", "evaluate.num_beams")},
     **{f"method.{key}": {"method.kind": "freeze"} for key in ("top_layers", "parts")},
     **{f"method.{key}": {"method.kind": "adapter"} for key in ("variant", "bottleneck_size", "non_linearity")},
     "method.peft_type": {"method.kind": "peft"},
 }
-TASKS = [Chat, Completion, Classification, Multilabel, Regression, TokenClassification, MaskedLM]
+TASKS = [Chat, Completion, Classification, Multilabel, Regression, TokenClassification, MaskedLM, Seq2Seq, Embedding]
 CLASSES = {"model": [Model], "task": TASKS, "data": [Data], "method": [Full, Freeze, Lora, Adapter, Peft]}
 CLASSES |= {"train": [Train], "evaluate": [Evaluate]}
-KINDS = "chat, completion, classification, multilabel, regression, token_classification, masked_lm"
+KINDS = "chat, completion, classification, multilabel, regression, token_classification, masked_lm, seq2seq, embedding"
 
 
 def with_key(key: str, value: Any) -> dict[str, Any]:
@@ -209,7 +218,7 @@ UNKNOWN = {
     "method.lora_alhpa": "unknown key 'method.lora_alhpa': did you mean 'lora_alpha'?",
     "train.learning_rat": "unknown key 'train.learning_rat': did you mean 'learning_rate'?",
     "evaluate.fewshot": "unknown key 'evaluate.fewshot': did you mean 'few_shot'?",
-    "evaluate.zzz": "unknown key 'evaluate.zzz': known are metrics, primary, max_new_tokens, few_shot, max_rows",
+    "evaluate.zzz": "unknown key 'evaluate.zzz': known are metrics, primary, max_new_tokens, few_shot, max_rows, num_beams",
 }
 
 
@@ -251,7 +260,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("data.validation", 1.0, "'data.validation' must be a share between 0 and 1, a file, a dataset or a list of them (got 1.0)"),
     ("data.test", True, "'data.test' must be a share between 0 and 1, a file, a dataset or a list of them (got True)"),
     ("data.test", float("nan"), "'data.test' must be a share between 0 and 1, a file, a dataset or a list of them (got nan)"),
-    ("data.columns", {"lable": "x"}, "'data.columns.lable' must be one of 'messages', 'prompt', 'completion', 'source', 'target', 'text', 'text_pair', 'label', 'labels', 'score', 'tokens', 'tags', 'group' or 'sensitive_feature' (got 'lable'): did you mean 'label'?"),
+    ("data.columns", {"lable": "x"}, "'data.columns.lable' must be one of 'messages', 'prompt', 'completion', 'source', 'target', 'text', 'text_pair', 'negative', 'label', 'labels', 'score', 'tokens', 'tags', 'group' or 'sensitive_feature' (got 'lable'): did you mean 'label'?"),
     ("data.columns", {"completion": 5}, "'data.columns.completion' must be the name of a column, or a list of different names (got 5)"),
     ("data.columns", {"score": []}, "'data.columns.score' must be the name of a column, or a list of different names (got a list)"),
     ("data.columns", {"score": ["a", "a"]}, "'data.columns.score' must be the name of a column, or a list of different names (got a list)"),
@@ -320,11 +329,22 @@ def test_settings_that_cancel_each_other_are_an_error(values: dict[str, Any], sa
 @pytest.mark.parametrize("task", [kind().kind for kind in TASKS])
 def test_an_instruction_is_for_the_tasks_that_have_a_prompt(task: str) -> None:
     values = {**LEAST, "task": task, "data": {"train": "/a", "instruction": "b"}}
-    if task in ("chat", "completion"):
+    if task in ("chat", "completion", "seq2seq"):
         assert load(values).data.instruction == "b"
     else:
         with pytest.raises(RecipeError, match=f"data.instruction has no effect with task: {task}"):
             load(values)
+
+
+@pytest.mark.parametrize("task", KINDS.split(", "))
+def test_beams_are_for_the_task_that_has_them(task: str) -> None:
+    values = {**LEAST, "task": task, "evaluate": {"num_beams": 2}}
+    if task == "seq2seq":
+        assert load(values).evaluate.num_beams == 2
+    else:
+        with pytest.raises(RecipeError, match=f"evaluate.num_beams has no effect with task: {task}"):
+            load(values)
+    assert load({**values, "evaluate": {"num_beams": 1}}).evaluate.num_beams == 1
 
 
 @pytest.mark.parametrize("role", ["score", "labels"])

@@ -31,12 +31,14 @@ from pegbox.recipe import (
 KINDS = {kind.model_fields["kind"].default: kind for kind in typing.get_args(Loss)}
 TASKS = [kind.model_fields["kind"].default for kind in typing.get_args(typing.get_args(Task)[0])]
 FITTING = {
-    "cross_entropy": ["chat", "completion", "classification", "token_classification", "masked_lm"],
+    "cross_entropy": ["chat", "completion", "classification", "token_classification", "masked_lm", "seq2seq"],
     "focal": ["classification", "multilabel", "token_classification"],
     "binary_cross_entropy": ["multilabel"],
     "mse": ["regression"],
     "mae": ["regression"],
     "huber": ["regression"],
+    "info_nce": ["embedding"],
+    "cosine": ["embedding"],
     "own": TASKS,
 }
 # a task that the loss fits, and another value than the default for each of its fields
@@ -53,7 +55,7 @@ FIELDS: dict[tuple[str, str], Any] = {
 
 def fitting(kind: str) -> str:
     """A task for which every field of a loss has an effect."""
-    return next(task for task in FITTING[kind] if task not in ("chat", "completion", "masked_lm"))
+    return next(task for task in FITTING[kind] if task not in ("chat", "completion", "masked_lm", "seq2seq"))
 
 
 def recipe_with(loss: Any, task: str) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def test_a_loss_is_taken_for_the_tasks_that_it_fits_and_refused_with_the_cure_fo
     assert all(task in FITTING[other] for other in offered.group(1).split(", "))
 
 
-@pytest.mark.parametrize("task", ["chat", "completion", "masked_lm"])
+@pytest.mark.parametrize("task", ["chat", "completion", "masked_lm", "seq2seq"])
 def test_weights_of_labels_are_refused_where_there_are_no_labels(task: str) -> None:
     with pytest.raises(RecipeError, match=f"class_weights has no effect with task: {task}"):
         load(recipe_with({"kind": "cross_entropy", "class_weights": "balanced"}, task))
@@ -123,7 +125,7 @@ def test_labels_that_are_whole_numbers_are_names() -> None:
     assert loss == Focal(class_weights={"1": 2.0, "0": 1.0})
 
 
-KINDS_TOLD = "cross_entropy, focal, binary_cross_entropy, mse, mae, huber, own"
+KINDS_TOLD = "cross_entropy, focal, binary_cross_entropy, mse, mae, huber, info_nce, cosine, own"
 WEIGHTS_TOLD = "must be 'balanced' or a mapping of labels to weights from 0 to 1,000,000, not all of them 0"
 FORM_TOLD = "write for example ./my_loss.py:my_loss, the file and the name of a function in it"
 WRONG: list[tuple[Any, str]] = [

@@ -24,7 +24,12 @@ LICENCES = r"""apache-2\.0|mit|openrail(\+\+)?|[a-z]+-openrail-m|bigscience-bloo
 |e[cp]l-[12]\.0|etalab-2\.0|eupl-1\.[12]|agpl-3\.0|gfdl|l?gpl(-[23]\.[01]|-lr)?|isc|(h|intel)-research|lppl-1\.3c|ms-pl
 |apple-(ascl|amlr)|mpl-2\.0|odc-by|odbl|openmdw-1\.[01]|osl-3\.0|postgresql|ofl-1\.1|ncsa|unlicense|zlib|pddl
 |deepfloyd-if-license|fair-noncommercial-research-license|llama(2|3|3\.1|3\.2|3\.3|4)|grok2-community|gemma|unknown|other"""
-LIBRARIES = ("peft", "transformers")  # of those that the hub knows, the ones that can load what pegbox saves
+LIBRARIES = (
+    "peft",
+    "sentence-transformers",
+    "transformers",
+)  # of those that the hub knows, the ones that can load what pegbox saves
+TASKS = (*get_supported_tasks(), "sentence-similarity")  # which the hub has from sentence-transformers
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
@@ -65,7 +70,7 @@ def _own(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "base_model_relation", "is none"
     if values.get("library_name") not in LIBRARIES:
         yield "library_name", "is unknown"
-    if values.get("pipeline_tag") not in get_supported_tasks():
+    if values.get("pipeline_tag") not in TASKS:
         yield "pipeline_tag", "is unknown"
     tags = values.get("tags")
     if (

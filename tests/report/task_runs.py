@@ -130,6 +130,32 @@ def masked_lines(rows: int = 60) -> Lines:
     return lines_of(answers, texts, texts)
 
 
+def ranked_lines(rows: int = 80) -> Lines:
+    """What a search found first, and where it had the right text."""
+    rng = np.random.default_rng(9)
+    texts = [f"the answer number {row}" for row in range(rows)]
+
+    def said(skill: float) -> list[dict[str, Any]]:
+        ranks = np.where(rng.random(rows) < skill, 1, rng.integers(2, rows, rows)).tolist()
+        firsts = [texts[row] if rank == 1 else texts[(row + 1) % rows] for row, rank in enumerate(ranks)]
+        return [{"first": first, "ranks": [rank]} for first, rank in zip(firsts, ranks, strict=True)]
+
+    answers = {"trivial": said(0.02), "bm25": said(0.4), "base": said(0.5), "tuned": said(0.95)}
+    return lines_of(answers, texts, [f"question {row}" for row in range(rows)])
+
+
+def sequence_lines(rows: int = 60) -> Lines:
+    """Texts turned round: some answers as they are, some without a word."""
+    rng = random.Random(10)
+    sources = [
+        " ".join(rng.sample(("the", "light", "in", "kitchen", "is", "on"), 5)) + f" {row}" for row in range(rows)
+    ]
+    right = [" ".join(reversed(source.split())) for source in sources]
+    answers = {"trivial": sources, "translation_memory": right[1:] + right[:1], "base": [""] * rows}
+    answers["tuned"] = [text if rng.random() < 0.8 else text.partition(" ")[2] for text in right]
+    return lines_of(answers, right, sources)
+
+
 NAMES = ("art", "business", "law", "medicine", "politics", "science", "sports", "travel")
 MANY = tuple(f"chapter {n:02}: {'diseases of the ' * (n % 3)}{'abcdefghij'[n % 10] * 4}" for n in range(22))
 
@@ -158,4 +184,14 @@ MADE: dict[str, tuple[Recipe, Lines, dict[str, Any]]] = {
         {},
     ),
     "masked_lm": (recipe_of("masked_lm", "perplexity"), masked_lines(), {}),
+    "seq2seq": (
+        recipe_of("seq2seq", "chrf", "bleu", "rougeL", "length_ratio"),
+        sequence_lines(),
+        {"trivial": "copy of the source"},
+    ),
+    "embedding": (
+        recipe_of("embedding", "ndcg", "mrr", "recall_at_1", "recall_at_5", "recall_at_10", method="full"),
+        ranked_lines(),
+        {"largest_score": None, "trivial": "most frequent first"},
+    ),
 }

@@ -19,6 +19,8 @@ from named_sources import paths
 from pegbox.recipe import Recipe
 from pegbox.report.card import card
 from pegbox.report.card_metadata import HUB_LICENCES
+from pegbox.tasks.embedding import Embedding
+from pegbox.tasks.seq2seq import Seq2Seq
 
 RECIPE = recipe_of("chat", "exact_match", "chrf", "token_f1")
 HOSTILE = "---\n# [x](http://a.example) <script>alert(1)</script> | `` ``` * {{ 1 }}"
@@ -62,7 +64,12 @@ def unbounded() -> dict[str, Any]:
 # the identifiers of the hub's metric pages that a run of pegbox can have, and two that are common in cards without a page
 HUB_METRICS = {"accuracy", "f1", "precision", "recall", "roc_auc", "matthews_correlation", "mse", "mae", "r_squared"}
 HUB_METRICS |= {"pearsonr", "spearmanr", "exact_match", "bleu", "chrf", "perplexity", "rmse", "balanced_accuracy"}
-HUB_METRICS |= {"token_f1", "calibration_error"}  # pegbox's own: the hub takes any name
+HUB_METRICS |= {
+    "token_f1",
+    "calibration_error",
+    *Embedding.metrics,
+    *Seq2Seq.metrics,
+}  # pegbox's own: the hub takes any name
 CHOSEN = recipe_of(
     "chat", "exact_match", data={"train": ["a/1.jsonl", "b/1.jsonl"], "validation": 0.1, "test": "t.csv"}
 )
@@ -198,6 +205,8 @@ def test_text_that_other_readers_of_yaml_take_for_a_number_is_quoted(tmp_path: P
         ("regression", "full", "transformers", "finetune", "text-classification"),
         ("token_classification", "lora", "peft", "adapter", "token-classification"),
         ("masked_lm", "full", "transformers", "finetune", "fill-mask"),
+        ("seq2seq", "lora", "peft", "adapter", "text-generation"),
+        ("embedding", "full", "sentence-transformers", "finetune", "sentence-similarity"),
     ],
 )
 def test_library_task_and_base_model_are_the_runs(
@@ -210,7 +219,8 @@ def test_library_task_and_base_model_are_the_runs(
     read = ModelCard(text_of(tmp_path / "my-run", recipe, lines, task=made[2] if made else {})).data
     assert (read.library_name, read.pipeline_tag, read.model_name) == (library, tag, "my-run")
     assert (read.base_model, read.to_dict()["base_model_relation"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct", relation)
-    assert read.tags == ["pegbox", task, method]
+    more = ["sentence-transformers", "feature-extraction"] if task == "embedding" else []
+    assert read.tags == ["pegbox", task, method, *more]
     assert read.eval_results is not None and read.eval_results[0].task_type == tag
 
 

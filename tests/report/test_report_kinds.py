@@ -131,6 +131,7 @@ def test_of_masked_tokens_pseudo_perplexity_is_said_and_nothing_is_claimed_of_an
         ([1.5, -2], "x 1.5, y -2"),
         ([1.5, -2, 3], "1.5, -2, 3"),
         ({"nll": 12.34, "tokens": 1200}, "12.3 nats over 1,200 tokens"),
+        ({"first": "a text", "ranks": [2, 1200]}, "a text (right: rank 2, 1,200)"),
         ([{"label": "PER", "start": 0, "end": 4, "first_word": 0, "last_word": 0}], "PER: Anna"),
         ([{"label": "PER", "start": 0, "end": 2, "first_word": 0, "last_word": 0}], "PER: word 1"),
         ([{"label": "PER", "start": 20, "end": 29, "first_word": 4, "last_word": 5}], "PER: words 5 to 6"),
@@ -169,6 +170,9 @@ def test_an_answer_of_any_form_is_legible(answer: Any, text: str) -> None:
             "per value (Huber)",
             "Huber's loss of standardised values, straight from 0.5 deviations on",
         ),
+        ("seq2seq", None, "nats per token", "cross-entropy"),
+        ("embedding", None, "nats per row", "InfoNCE among all texts of the update"),
+        ("embedding", "cosine", "squared cosines per row", "squared error of the cosine"),
         ("regression", "./mine.py:dear", "by your own dear", "your own: ./mine.py:dear"),
     ],
 )

@@ -303,12 +303,14 @@ def test_notes_say_how_many_rows_were_drawn_grouped_and_close(tmp_path: Path) ->
     found = evaluation(
         {"base": (0.1, 0.0, 0.2), "tuned": (0.2, 0.1, 0.3)}, {"base": (0.1, -0.1, 0.3, 0.3)}, verdict="not shown"
     )
-    found |= {"units": 57, "signature": "nrefs:1|case:mixed", "close_calls": {"base": 0, "tuned": 3}}
+    found |= {"units": 57, "close_calls": {"base": 0, "tuned": 3}}
+    found["signatures"] = {"bleu": "nrefs:1|case:mixed", "ter": "case:lc", "length_ratio": "nrefs:1|case:mixed"}
     rows = {"train": 9, "validation": 9, "test": 5000}
     page = page_of(tmp_path, recipe_of(), chat_lines(9), found, rows=rows, test_scored=2, shots=3)
     assert "400 of 5,000 test rows, drawn with seed 42, scored 2 times so far." in page.text
     assert "resampled as one: 57 groups." in page.text
-    assert "exact match was computed as nrefs:1|case:mixed." in page.text
+    assert "BLEU, length ratio were computed as nrefs:1|case:mixed." in page.text
+    assert "TER was computed as case:lc." in page.text
     assert "as good as equally likely: tuned model 3." in page.text
     assert "examples that the recipe asks for" not in page.text
     some = page_of(tmp_path / "some", recipe_of(), chat_lines(9), shots=3)

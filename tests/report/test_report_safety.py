@@ -28,6 +28,7 @@ HOSTILE = '</style></pre><script>alert("1")</script><img src=http://a.example/x 
 
 SPAN = {"label": HOSTILE, "start": 0, "end": len(HOSTILE), "first_word": 0, "last_word": 2}
 LIKELY, LESS = {"nll": 5.0, "tokens": 5}, {"nll": 9.0, "tokens": 5}
+FIRST, LATER = {"first": HOSTILE, "ranks": [1]}, {"first": "plain", "ranks": [3]}
 # of each kind of task: the metric, two answers of which the first is right in every other row, what the task found out
 KINDS: dict[str, tuple[str, tuple[Any, Any], dict[str, Any]]] = {
     "chat": ("exact_match", (HOSTILE, "plain"), {}),
@@ -36,6 +37,8 @@ KINDS: dict[str, tuple[str, tuple[Any, Any], dict[str, Any]]] = {
     "regression": ("mae", (1.5, 2.5), {"targets": [HOSTILE]}),
     "token_classification": ("f1", ([SPAN], []), {"labels": [HOSTILE, "O"]}),
     "masked_lm": ("perplexity", (LIKELY, LESS), {}),
+    "seq2seq": ("chrf", (HOSTILE, "plain"), {"trivial": "most frequent target"}),
+    "embedding": ("ndcg", (FIRST, LATER), {}),
 }
 NAMED = [task for task in KINDS if task not in ("regression", "masked_lm")]  # those whose answers are texts
 

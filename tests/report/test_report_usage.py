@@ -22,7 +22,7 @@ from pegbox.data.render import Renderer
 from pegbox.finished import Run
 from pegbox.report import facts, usage
 from pegbox.report.html import report
-from tiny_folder import causal_folder, chat_recipe, encoder_folder, write_rows
+from tiny_folder import causal_folder, chat_recipe, encoder_decoder_folder, encoder_folder, write_rows
 from tiny_masked import masked_folder
 
 
@@ -92,12 +92,20 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"tokens": ["Anna", "sees", f"{n}"], "tags": ["B-PER", "O", "O" if n % 2 else "B-NUM"]} for n in range(40)
     ],
     "masked_lm": [{"text": f"the dog sleeps {n}"} for n in range(40)],
+    "seq2seq": [{"source": f"the dog {n}", "target": f"dog {n}"} for n in range(40)],
+    "embedding": [{"text": f"the dog {n}", "text_pair": f"it sleeps {n}"} for n in range(40)],
 }
 ASKED: dict[str, dict[str, Any]] = {name: rows[3] for name, rows in ROWS.items()}
 
 
 def tiny_run(folder: Path, name: str, method: str, model: str) -> Run:
-    made = {"encoder": encoder_folder, "causal": causal_folder, "masked": masked_folder}[model](folder / "model")
+    kinds = {
+        "encoder": encoder_folder,
+        "causal": causal_folder,
+        "masked": masked_folder,
+        "both": encoder_decoder_folder,
+    }
+    made = kinds[model](folder / "model")
     kind = "classification" if name == "pairs" else name
     changes: dict[str, Any] = {"method": {"kind": method}, "train": {"max_steps": 3, "batch_size": 8}}
     rows = write_rows(folder / "rows.jsonl", ROWS[name])
@@ -107,7 +115,7 @@ def tiny_run(folder: Path, name: str, method: str, model: str) -> Run:
 def said_by(code: str, run: Run, asked: dict[str, Any]) -> str:
     """What the code prints when it is run in the run folder, with the row in the place of its dots."""
     code = code.replace('["...", "..."]', repr(asked.get("tokens")))
-    for text in (asked.get("text"), asked.get("text_pair")):
+    for text in (asked.get("text", asked.get("source")), asked.get("text_pair")):
         code = code.replace('"..."', repr(text), 1)
     file, out = run.path / "use.py", io.StringIO()
     file.write_text(
@@ -129,13 +137,20 @@ def said_by(code: str, run: Run, asked: dict[str, Any]) -> str:
         ("token_classification", "encoder"),
         ("token_classification", "causal"),
         ("masked_lm", "masked"),
+        ("seq2seq", "both"),
+        ("embedding", "encoder"),
+        ("embedding", "causal"),
     ],
 )
 def test_the_code_without_pegbox_gives_the_answers_of_the_run(
     tmp_path: Path, name: str, model: str, method: str
 ) -> None:
     run = tiny_run(tmp_path, name, method, model)
-    asked = {role: value for role, value in ASKED[name].items() if role not in ("label", "labels", "score", "tags")}
+    asked = {
+        role: value for role, value in ASKED[name].items() if role not in ("label", "labels", "score", "tags", "target")
+    }
+    if name == "embedding":
+        del asked["text_pair"]
     (answer,) = run.predict([asked])
     ours, theirs = usage.with_pegbox(run.recipe, run.receipt), usage.without_pegbox(run.recipe, run.receipt)
     assert said_by(ours, run, asked) == str(answer)
@@ -158,6 +173,10 @@ def test_the_code_without_pegbox_gives_the_answers_of_the_run(
         assert [line.split()[0] for line in said.split("\n")] == words
         record = run.task_record(Row("row", asked | {"tags": tags}))
         assert run.task.reference(record) == answer
+    elif name == "seq2seq":
+        assert said == answer.strip()
+    elif name == "embedding":
+        assert ast.literal_eval(said) == pytest.approx(answer, abs=1e-5)
     else:
         tokenizer = run.task.renderer.tokenizer
         ids = tokenizer(f"the {tokenizer.mask_token} sleeps", return_tensors="pt")

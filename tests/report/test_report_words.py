@@ -158,7 +158,11 @@ def test_every_metric_can_be_said(metric: str) -> None:
     assert wording.number(0.71, metric) in sentence and wording.metric_name(metric) in statistics
     assert ("(lower is better)" in sentence) != METRICS[metric].greater_is_better
     assert wording.scale(metric, found).endswith(
-        "higher is better" if METRICS[metric].greater_is_better else "lower is better"
+        "as long as the right ones"
+        if METRICS[metric].describes
+        else "higher is better"
+        if METRICS[metric].greater_is_better
+        else "lower is better"
     )
 
 

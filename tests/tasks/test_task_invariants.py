@@ -53,8 +53,10 @@ CASES = [
         for kind in ("bert", "llama", "t5", "bart")
     ],
     *[("token_classification", kind) for kind in ("bert", "llama", "t5")],
+    *[(form, kind) for form in ("pairs", "scored pairs") for kind in ("bert", "llama")],
     ("masked_lm", "masked bert"),
     *[(form, "llama") for form in ("chat", "completion", "plain text")],
+    *[("seq2seq", kind) for kind in ("t5", "bart", "t5 that writes")],
 ]
 ONE_EACH = {form: next(kind for one, kind in CASES if one == form) for form in FORMS}
 LABELLED = ("classification", "multilabel", "token_classification")
@@ -82,13 +84,15 @@ def lengthened(row: Mapping[str, Any]) -> dict[str, Any]:
         "tags": ["O"] * 8,
         "text": " light" * 8,
         "prompt": " light" * 8,
+        "source": " light" * 8,
     }
     return {role: value + more[role] if role in more else value for role, value in row.items()}
 
 
 def answers_to(ready: Ready, records: Sequence[Record]) -> list[Any]:
     """What is told of each row, and how sure it is: the probabilities, or the outputs at its words."""
-    told, task = ready.task.predict(ready.model, records, max_new_tokens=4), ready.task
+    task = ready.task
+    told = (task.served if task.joint else task.predict)(ready.model, records, max_new_tokens=4)
     sure: Sequence[Any] = told.probabilities or [None] * len(records)
     if task.kind == "token_classification":
         batch = task.collate([task.encode(record) for record in records], packed=False, share_prefix=False)

@@ -30,9 +30,9 @@ from pegbox.runs.checkpoint import trainable
 from pegbox.tasks import Task
 from pegbox.training import batching, loop, plan, schedule
 from pegbox.training.job import Job
-from tiny_folder import causal_folder, encoder_folder
+from tiny_folder import causal_folder, encoder_decoder_folder, encoder_folder
 from tiny_masked import masked_folder
-from tiny_tasks import FORMS
+from tiny_tasks import ALONE, FORMS
 
 sys.path.append(str(Path(__file__).parents[1] / "tasks"))
 from test_task_updates import CUTS, PADDED, UPDATES, job_of, learn, ready_of
@@ -47,11 +47,13 @@ MODELS: Mapping[str, Callable[[Path], Path]] = {
     "bert": lambda folder: encoder_folder(folder, spread=SPREAD),
     "masked bert": lambda folder: masked_folder(folder, spread=SPREAD),
     "llama": lambda folder: causal_folder(folder, spread=SPREAD),
+    "t5": encoder_decoder_folder,
 }
 KINDS = {
     **dict.fromkeys(FORMS, "llama"),
     **dict.fromkeys(("multilabel", "regression", "token_classification"), "bert"),
     "masked_lm": "masked bert",
+    "seq2seq": "t5",
 }
 FUNCTIONS = """
 import torch
@@ -68,12 +70,18 @@ def log_cosh(outputs, targets, weights):
     \"\"\"Of a row all numbers together; a target below 0.5 weighs twice.\"\"\"
     weights = weights * (1 + (targets[:, 0] < 0.5))
     return ((outputs - targets).cosh().log().sum(1) * weights).sum(), weights.sum()
+
+
+def softened(outputs, targets, weights):
+    \"\"\"The logarithm of 1 + cross-entropy: the worst rows count for less.\"\"\"
+    losses = torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+    return (losses.log1p() * weights).sum(), weights.sum()
 """
 THINGS = {"light": 0.5, "timer": 2, "fox": 0, "user": 3}  # a micro-batch of foxes alone weighs nothing
 PARTS = {"light": 0.5, "timer": 2, "dog": 3, "kitchen": 0.25}
 TAGS = {"O": 0.25, "B-thing": 2, "B-area": 1}
 CROSS, FOCAL, BINARY, OWN = ({"kind": kind} for kind in ("cross_entropy", "focal", "binary_cross_entropy", "own"))
-BRIER, LOG_COSH = OWN | {"function": "brier"}, OWN | {"function": "log_cosh"}
+BRIER, LOG_COSH, SOFTENED = (OWN | {"function": name} for name in ("brier", "log_cosh", "softened"))
 SMOOTHED, BALANCED = {"label_smoothing": 0.1}, {"class_weights": "balanced"}
 # a form of rows -> the losses beside its task's own
 LOSSES: Mapping[str, Sequence[dict[str, Any]]] = {
@@ -103,10 +111,13 @@ LOSSES: Mapping[str, Sequence[dict[str, Any]]] = {
         FOCAL | BALANCED | {"gamma": 0.5},
         BRIER,
     ],
+    "pairs": [{"kind": "info_nce"}, SOFTENED],
+    "scored pairs": [{"kind": "cosine"}, LOG_COSH],
     "plain text": [CROSS | SMOOTHED],
-    **{form: [CROSS | SMOOTHED, BRIER] for form in ("masked_lm", "chat", "completion")},
+    **{form: [CROSS | SMOOTHED, BRIER] for form in ("masked_lm", "chat", "completion", "seq2seq")},
 }
 CASES = [(form, loss) for form in FORMS for loss in (None, *LOSSES[form])]
+SUMS = [case for case in CASES if case[0] in ALONE]  # of which an update's loss is the sum of its rows' own
 
 
 def named(form: str, loss: Loss) -> str:
@@ -168,7 +179,11 @@ Case = Callable[[str, Loss], tuple[Ready, Book]]
 
 
 def rows_alone(job: Job, rows: Sequence[Example], step: int) -> tuple[torch.Tensor, float]:
-    """The losses [R] of the rows, each by itself, and their weight."""
+    """The losses [R] of the rows, each by itself, and their weight; of a joint task each among all of them."""
+    if job.task.joint:
+        batch = job.task.collate(list(rows), packed=False, share_prefix=False)
+        told = [part.split(1) for part in job.task.scored(job.model, batch)]
+        return torch.stack([job.task.criterion(*row)[0] for row in zip(*told, strict=True)]), len(rows)
     batches = [job.task.collate([job.task.drawn(row, step)], packed=False, share_prefix=False) for row in rows]
     losses, weights = zip(*(job.task.loss(job.model, batch) for batch in batches), strict=True)
     return torch.stack(losses), sum(weights)
@@ -219,7 +234,10 @@ def learn_by_the_book(job: Job) -> tuple[torch.Tensor, list[float]]:
         losses.append(loss.item())
     job.model.eval()
     with torch.no_grad():
-        validation, total = rows_alone(job, job.validation, -1)
+        size = BATCH if job.task.joint else len(job.validation)
+        groups = [job.validation[start : start + size] for start in range(0, len(job.validation), size)]
+        parts, weights = zip(*(rows_alone(job, group, -1) for group in groups), strict=True)
+        validation, total = torch.cat(parts), sum(weights)
         after = torch.cat([weight.flatten() for weight in learnt])
         for now, then in zip(learnt, before, strict=True):
             now.copy_(then)
@@ -325,23 +343,27 @@ def test_every_loss_of_every_task_and_every_option_is_among_them() -> None:
 # ---- the checks see what is wrong -----------------------------------------------------------------------------------
 
 
-def wrong_sum(bug: Callable[..., tuple[torch.Tensor, float]]) -> Callable[..., tuple[torch.Tensor, float]]:
-    """`Task.loss` with a bug that training alone has."""
-    right = Task.loss
+def wrong_sum(bug: Callable[..., tuple[torch.Tensor, float]]) -> Callable[[type[Task]], Callable[..., Any]]:
+    """A task's `loss` with a bug that training alone has."""
 
-    def loss(self: Task, model: Any, batch: Any) -> tuple[torch.Tensor, float]:
-        total, weight = right(self, model, batch)
-        return bug(total, weight, batch) if model.training else (total, weight)
+    def put_into(kind: type[Task]) -> Callable[..., Any]:
+        right = kind.loss
 
-    return loss
+        def loss(self: Task, model: Any, batch: Any) -> tuple[torch.Tensor, float]:
+            total, weight = right(self, model, batch)
+            return bug(total, weight, batch) if model.training else (total, weight)
+
+        return loss
+
+    return put_into
 
 
-def lost_row(self: Task, examples: Sequence[Example], **how: bool) -> Any:
-    return right_collate(self, examples[:-1] or examples, **how)
+def lost_row(kind: type[Task]) -> Callable[..., Any]:
+    right = kind.collate
+    return lambda self, examples, **how: right(self, examples[:-1] or examples, **how)
 
 
-right_collate = Task.collate
-# how to be wrong -> what is put in for which method, and the cut at which it shows
+# how to be wrong -> what makes which method of a task's class wrong, and the cut at which it shows
 BUGS: Mapping[str, tuple[str, Callable[..., Any], Cut]] = {
     "a mean of means": (
         "loss",
@@ -357,23 +379,23 @@ BUGS: Mapping[str, tuple[str, Callable[..., Any], Cut]] = {
 }
 
 
-@EVERY
+@pytest.mark.parametrize(("form", "loss"), SUMS, ids=[named(*case) for case in SUMS])
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_wrong_gradient_is_caught(
     form: str, loss: Loss, bug: str, case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready, book = case(form, loss)
     method, put_in, cut = BUGS[bug]
-    monkeypatch.setattr(Task, method, put_in)
+    monkeypatch.setattr(type(ready.task), method, put_in(type(ready.task)))
     with pytest.raises(AssertionError, match="gradients"):
         check_gradients(ready, book, folder, {bug: cut})
 
 
 @pytest.mark.parametrize("bug", BUGS)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALONE)
 def test_so_are_wrong_weights(form: str, bug: str, case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready, book = case(form, LOSSES[form][0])
     method, put_in, cut = BUGS[bug]
-    monkeypatch.setattr(Task, method, put_in)
+    monkeypatch.setattr(type(ready.task), method, put_in(type(ready.task)))
     with pytest.raises(AssertionError, match="weights"):
         check_weights(ready, book, folder, {bug: cut})

@@ -207,7 +207,11 @@ def alone(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str
 @pytest.fixture(scope="module")
 def launched(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATHS)), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
     subprocess.run([sys.executable, str(HERE), str(models), str(folder)], check=True, timeout=300, env=environment)
     return folder
 

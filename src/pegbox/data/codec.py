@@ -5,19 +5,23 @@ decodes), byte-level BPE does not. A prompt is encoded as the tokenizer has it, 
 exactly its text, whatever stands before it. To that end it is encoded behind an *anchor*, whose ids are cut off again.
 Whether its ids decode to the text is looked at each time, but where the tokenizer's parts prove it for every text.
 
-The tokenizer's core is called as Transformers calls it, without what Transformers wraps around each call. Text between
+The tokenizer's core is called as Transformers calls it, without what Transformers wraps around each call; one that is
+written in Python (around SentencePiece, for Marian and M2M100) has none, and tells no places of tokens in a text. Text between
 controls is encoded by itself in any case; those few parts that come again and again (a system message, the opening of a
 turn) are remembered.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import chain, groupby
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 from unicodedata import normalize
 
 from tokenizers import Encoding, Tokenizer
@@ -33,31 +37,50 @@ BEGUN = "\N{REPLACEMENT CHARACTER}"  # one for the first bytes of a character, h
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # SentencePiece's token for a byte: a run of them is read as a whole
 REMEMBERED = 64  # parts of prompts; long ones must not add up
 PROBES = ("a", " a", "\na", "  a\n", "A b")
+Role = Literal["text", "text_target"]  # Transformers' names; a target may have pieces of its own
 
 
 class Codec:
     """A tokenizer, and the tokens that are controls. `special`: never part of a text that a person reads."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if not tokenizer.is_fast:
-            raise RecipeError("the model has no fast tokenizer", where="model", cure="give a model with tokenizer.json")
-        assert isinstance(tokenizer, PreTrainedTokenizerFast)
         self.tokenizer = tokenizer
-        self._core: Tokenizer = tokenizer.backend_tokenizer
+        self._core: Tokenizer | None = None
+        if tokenizer.is_fast:
+            assert isinstance(tokenizer, PreTrainedTokenizerFast)
+            self._core = tokenizer.backend_tokenizer
         added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special = frozenset(tokenizer.all_special_ids) | added
         self._unknown = tokenizer.unk_token_id
-        self._remembered = lru_cache(REMEMBERED)(lambda part: tuple(self._encoding(part, plain=False).ids))
+        self._remembered = lru_cache(REMEMBERED)(lambda part: tuple(self._ids(part, plain=False)))
+
+    @property
+    def parts(self) -> str:
+        """What the tokenizer is made of; of one in Python the hashes of its files."""
+        if self._core is not None:
+            return self._core.to_str()
+        with TemporaryDirectory() as folder:
+            files = sorted(Path(folder, name) for name in self.tokenizer.save_vocabulary(folder))
+            digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return json.dumps([type(self.tokenizer).__name__, sorted(self.tokenizer.get_vocab().items()), digests])
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text as the tokenizer has it, without what it puts before and behind (BOS, EOS)."""
         if self._controls is None:
-            return list(self._encoding(text, plain=False).ids)
+            return self._ids(text, plain=False)
         return list(chain.from_iterable(map(self._remembered, filter(None, self._controls.split(text)))))
 
+    def _ids(self, text: str, *, plain: bool, role: Role = "text") -> list[int]:
+        """The ids of a text; `plain`: the name of a control in it is text."""
+        if self._core is not None:
+            return list(self._encoding(text, plain=plain).ids)
+        told = self.tokenizer(**{role: text}, add_special_tokens=False, split_special_tokens=plain, verbose=False)
+        return list(told["input_ids"])
+
     def _encoding(self, text: str, *, plain: bool) -> Encoding:
-        """The tokens of a text; `plain`: the name of a control in it is text."""
+        """The tokens of a text and their places in it."""
         core = self._core
+        assert core is not None, "a task that needs places has refused such a tokenizer"
         core.encode_special_tokens = plain
         if core.truncation is not None or core.padding is not None:
             core.no_truncation()
@@ -69,18 +92,22 @@ class Codec:
         _, anchor = self._anchor or ("", [])
         return self._decoded([*anchor, *ids])[len(self._decoded(anchor)) :]
 
+    def at_the_beginning(self, ids: Sequence[int]) -> str:
+        """The text of ids with which a sequence begins: nothing cleaned up."""
+        return self._decoded(ids)
+
     def settled(self, ids: Sequence[int]) -> str:
         """The text of ids as far as no id behind them can change it: not a character that has only begun."""
         names = self.tokenizer.convert_ids_to_tokens(list(ids))
         end = next((end for end in range(len(ids), 0, -1) if not BYTE.fullmatch(names[end - 1])), 0)
         return self.decode(ids[:end]).removesuffix(BEGUN)
 
-    def learnt(self, text: str) -> list[int]:
+    def learnt(self, text: str, role: Role = "text") -> list[int]:
         """The ids of a text that is learnt, at the beginning of a sequence: the name of a control in it is plain text.
 
         Raises ValueError where a character would be lost.
         """
-        ids = self._plain(text)
+        ids = self._plain(text, role)
         if self._exact:
             return ids
         if self._anchor is not None and _form(self._decoded(ids).lstrip(" ")) != _form(text.lstrip(" ")):
@@ -137,8 +164,8 @@ class Codec:
             places += [(at, at + 1) for at in owners] if count == len(owners) else [(begin, end)] * count
         return places
 
-    def _plain(self, text: str) -> list[int]:
-        ids = list(self._encoding(text, plain=True).ids)
+    def _plain(self, text: str, role: Role = "text") -> list[int]:
+        ids = self._ids(text, plain=True, role=role)
         if self._unknown is not None and self._unknown in ids:
             raise ValueError(LOST)
         return ids
@@ -146,7 +173,8 @@ class Codec:
     @cached_property
     def _exact(self) -> bool:
         """True where the ids of any text surely decode to it: byte-level BPE that knows every byte and drops nothing."""
-        core = self._core
+        if (core := self._core) is None:
+            return False
         model, own = core.model, [t for t in self.tokenizer.added_tokens_decoder.values() if not t.special]
         if not isinstance(model, BPE) or core.normalizer is not None or core.pre_tokenizer is None:
             return False

@@ -19,7 +19,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "messages": ("conversation", "dialogue", "dialog", "chat", "turns"),
     "prompt": ("question", "query", "input", "instruction", "user", "problem"),
     "completion": ("answer", "response", "reply", "output", "assistant", "solution"),
-    "text": ("sentence", "review", "content", "document", "body", "tweet"),
+    "text": ("sentence", "review", "content", "document", "body", "tweet", "anchor"),
     "label": ("class", "category", "sentiment", "intent", "topic", "tag"),
     "labels": ("tags", "topics", "categories", "genres", "label"),
     "score": ("rating", "stars", "grade", "similarity", "label", "target"),
@@ -27,6 +27,8 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "tags": ("ner_tags", "pos_tags", "labels", "ner"),
     "source": ("src", "source_text", "article", "document", "dialogue"),
     "target": ("tgt", "target_text", "summary", "highlights", "translation"),
+    "text_pair": ("positive", "passage", "sentence2", "answer"),
+    "negative": ("hard_negative", "neg"),
     "chosen": ("preferred", "better", "accepted"),
     "rejected": ("dispreferred", "worse"),
 }

@@ -14,7 +14,15 @@ from typing import Any
 from pegbox.data.cells import items, listed, name
 from pegbox.data.conversations import SPEAKERS, alpaca, messages, share_gpt
 from pegbox.data.detect import Detected, Form, explain, first, refusal
-from pegbox.data.labelled import label_set_text, labelled_text, scored_text, tagged_words
+from pegbox.data.labelled import (
+    label_set_text,
+    labelled_pair,
+    labelled_text,
+    matched_texts,
+    scored_pair,
+    scored_text,
+    tagged_words,
+)
 from pegbox.data.preferences import (
     openai_preference,
     openai_preference_completion,
@@ -22,13 +30,14 @@ from pegbox.data.preferences import (
     trl_preference,
 )
 from pegbox.data.prompts import (
+    led,
     plain_text,
     prompt_completion,
     prompt_completion_as_chat,
     source_target,
     source_target_as_chat,
 )
-from pegbox.data.records import Content, Conversation, Message, PromptCompletion, Record, Row
+from pegbox.data.records import Content, Conversation, Message, PromptCompletion, Record, Row, SourceTarget
 from pegbox.errors import RecipeError
 
 Columns = Mapping[str, str | Sequence[str]]
@@ -53,6 +62,12 @@ FORMATS: Mapping[str, tuple[Form, ...]] = {
     "token_classification": (Form("tokens_tags", ("tokens", "tags"), tagged_words),),
     "masked_lm": (Form("text", ("text",), plain_text),),
     "seq2seq": (Form("source_target", ("source", "target"), source_target),),
+    "embedding": (
+        Form("triplet", ("text", "text_pair", "negative"), matched_texts),
+        Form("text_pair_score", ("text", "text_pair", "score"), scored_pair),
+        Form("text_pair_label", ("text", "text_pair", "label"), labelled_pair),
+        Form("text_pair", ("text", "text_pair"), matched_texts),
+    ),
     "preference": (
         Form("openai_preference", ("input", "preferred_output", "non_preferred_output"), openai_preference),
         Form(
@@ -66,6 +81,8 @@ FORMATS: Mapping[str, tuple[Form, ...]] = {
 }
 PAIRS = ("text_pair",)
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"classification": PAIRS, "multilabel": PAIRS, "regression": PAIRS}
+# roles that a row which is only asked about may lack, beside its answer
+SPARED: Mapping[str, tuple[str, ...]] = {"embedding": ("negative", "score", "label")}
 TIES = ("group", "sensitive_feature")  # roles of every task: what belongs together, and whom a row is about
 # names of columns that are no roles: these forms are known by their published names alone
 FIXED = (
@@ -138,7 +155,7 @@ def _tie(value: Any, role: str) -> str | None:
 
 
 def _instructed(content: Content, instruction: str | None) -> Content:
-    """`data.instruction` put before a row's own words: as the system's message, or as the first line of a prompt."""
+    """`data.instruction` before a row's own words: the system's message, a prompt's first line, a source's prefix."""
     if instruction is None:
         return content
     if isinstance(content, Conversation):
@@ -147,8 +164,10 @@ def _instructed(content: Content, instruction: str | None) -> Content:
         return replace(content, messages=(Message("system", instruction), *content.messages))
     if isinstance(content, PromptCompletion):
         return replace(content, prompt=f"{instruction}\n{content.prompt}")
-    cure = "leave it away, or give rows with messages or a prompt"
-    raise RecipeError("an instruction needs a conversation or a prompt", where="data.instruction", cure=cure)
+    if isinstance(content, SourceTarget):
+        return replace(content, source=led(instruction) + content.source)
+    cure = "leave it away, or give rows with messages, a prompt or a source"
+    raise RecipeError("an instruction needs a conversation, a prompt or a source", where="data.instruction", cure=cure)
 
 
 # ---- rows that are only asked about ----------------------------------------------------------------------------------
@@ -189,6 +208,7 @@ BLANKS: Mapping[str, tuple[str, Callable[[Mapping[str, Any], Columns], Any]]] = 
     "multilabel": ("labels", lambda values, columns: []),
     "regression": ("score", lambda values, columns: 0),
     "token_classification": ("tags", _no_tags),
+    "embedding": ("text_pair", lambda values, columns: UNKNOWN),
 }
 # formats whose answers are turns: one that says nothing
 TURNS: Mapping[str, Mapping[str, str]] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pegbox.data.cells import items, name, number, text, truth
-from pegbox.data.records import LabelledText, LabelSetText, ScoredText, TaggedWords
+from pegbox.data.records import LabelledText, LabelSetText, MatchedTexts, ScoredText, TaggedWords
 
 
 def labelled_text(values: Mapping[str, Any]) -> LabelledText:
@@ -50,6 +50,25 @@ def tagged_words(values: Mapping[str, Any]) -> TaggedWords:
     if odd := [word for word in tokens if not isinstance(word, str) or not word.strip()]:
         raise ValueError(f"'tokens' must be words, and one of them is {str(odd[0])[:40]!r}")
     return TaggedWords(tuple(tokens), tuple(name(tag, "tags") for tag in tags))
+
+
+def matched_texts(values: Mapping[str, Any]) -> MatchedTexts:
+    """`text` and a `text_pair` that matches it; beside them there may be a `negative`, a text that does not.
+
+    A table has an empty cell where a row has none.
+    """
+    negative = None if values.get("negative") in (None, "") else text(values, "negative")
+    return MatchedTexts(text(values, "text"), text(values, "text_pair"), negative)
+
+
+def scored_pair(values: Mapping[str, Any]) -> MatchedTexts:
+    """`text`, `text_pair` and a `score`, how alike they are."""
+    return MatchedTexts(text(values, "text"), text(values, "text_pair"), score=number(values["score"], "score"))
+
+
+def labelled_pair(values: Mapping[str, Any]) -> MatchedTexts:
+    """`text`, `text_pair` and a `label`: 1 where they match, 0 where they do not."""
+    return MatchedTexts(text(values, "text"), text(values, "text_pair"), score=float(truth(values["label"], "label")))
 
 
 def _pair(values: Mapping[str, Any]) -> str | None:

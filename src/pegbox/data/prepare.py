@@ -45,15 +45,19 @@ class Prepared:
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare(recipe: Recipe, task: Encoder, max_length: int, vocabulary: int | None = None) -> Prepared:
+def prepare(
+    recipe: Recipe, task: Encoder, max_length: int, vocabulary: int | None = None, max_written: int | None = None
+) -> Prepared:
     """Read, check, split and encode, or find it done. Nothing is trained on before the findings have been seen.
 
-    `max_length` in tokens; `vocabulary`: how many token ids the model knows (None: not checked). Raises DataError with
-    every error among the findings that the recipe does not allow.
+    `max_length` in tokens; `vocabulary`: how many token ids the model knows; `max_written`: the most tokens of a target
+    that is written by another part than reads (None: not checked). Raises DataError with every error among the findings
+    that the recipe does not allow.
     """
     refuse_idle_roles(recipe.task.kind, recipe.data.columns, recipe.data.format)
-    preparation = Preparation(recipe, task, max_length, vocabulary)
-    name = fingerprint(recipe, encoder=task.fingerprint, max_length=max_length, vocabulary=vocabulary)
+    preparation = Preparation(recipe, task, max_length, vocabulary, max_written)
+    limits = {"max_length": max_length, "vocabulary": vocabulary, "max_written": max_written}
+    name = fingerprint(recipe, encoder=task.fingerprint, **limits)
     folder = built_once(PREFIX + name, preparation.build)
     os.utime(folder)
     _forget_old()

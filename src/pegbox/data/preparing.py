@@ -52,8 +52,10 @@ class Encoder(Protocol):
 class Preparation:
     """The rows of one recipe on their way; `build` fills a folder with them. `observed`: the task has seen the records."""
 
-    def __init__(self, recipe: Recipe, task: Encoder, limit: int, vocabulary: int | None) -> None:
-        self.recipe, self.task, self.limit, self.vocabulary = recipe, task, limit, vocabulary
+    def __init__(
+        self, recipe: Recipe, task: Encoder, limit: int, vocabulary: int | None = None, written: int | None = None
+    ) -> None:
+        self.recipe, self.task, self.limit, self.vocabulary, self.written = recipe, task, limit, vocabulary, written
         self.observed = False
         self.reader = Reader(recipe)
         self.unread = self.reader.unread
@@ -130,11 +132,11 @@ class Preparation:
         except ValueError as error:
             self.unread[record.where] = str(error)
             return []
-        if len(example) <= self.limit:
+        if example.longest <= self.limit:
             return [(record, example)]
         if made := self._shortened(record, len(example)):
             return made
-        self.lengths[record.where] = len(example)
+        self.lengths[record.where] = example.longest
         return []
 
     def _encoded(self, record: Record) -> Example:
@@ -142,13 +144,15 @@ class Preparation:
         highest = max(example.input_ids, default=0)
         if self.vocabulary is not None and highest >= self.vocabulary:
             raise ValueError(f"has the token {highest}, and the model knows {self.vocabulary} tokens")
+        if self.written is not None and example.written > self.written and example.longest <= self.limit:
+            raise ValueError(f"has a target of {example.written} tokens, and the model writes {self.written} at most")
         return example
 
     def _shortened(self, record: Record, length: int) -> list[tuple[Record, Example]]:
         """The record made to fit as the recipe wants it; empty where it cannot be."""
 
         def fits(content: Content) -> bool:
-            return len(self.task.encode(replace(record, content=content))) <= self.limit
+            return self.task.encode(replace(record, content=content)).longest <= self.limit
 
         try:
             if self.recipe.data.truncation == "cut" and (content := cut(record.content, fits)) is not None:

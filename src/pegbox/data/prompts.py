@@ -47,7 +47,13 @@ def source_target(values: Mapping[str, Any]) -> SourceTarget:
     return SourceTarget(text(values, "source"), text(values, "target"))
 
 
+def led(instruction: str) -> str:
+    """An instruction as what a source begins with, "translate English to German: ": parted from it by white space."""
+    return instruction if instruction[-1].isspace() else f"{instruction} "
+
+
 def source_target_as_chat(values: Mapping[str, Any]) -> Conversation:
     """`source` and `target` as a user's turn and the assistant's answer; `data.instruction` can say what is asked."""
     told = source_target(values)
-    return Conversation((Message("user", told.source), Message("assistant", told.target, 1.0)))
+    turns = (Message("user", told.source), Message("assistant", told.target, 1.0))
+    return Conversation(turns, of_source=True)

@@ -50,10 +50,14 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order. The last trained turn is the answer that evaluation asks for. `tools`: each as JSON text."""
+    """Turns in order. The last trained turn is the answer that evaluation asks for. `tools`: each as JSON text.
+
+    `of_source`: the row told a source and its target, which are the two turns.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[str, ...] = ()
+    of_source: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,21 @@ class SourceTarget:
 
 
 @dataclass(frozen=True)
+class MatchedTexts:
+    """A text and another: one that matches it, beside one that does not (`negative`); or `score`, how alike they are."""
+
+    text: str
+    text_pair: str
+    negative: str | None = None
+    score: float | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Those that there are."""
+        return (self.text, self.text_pair) if self.negative is None else (self.text, self.text_pair, self.negative)
+
+
+@dataclass(frozen=True)
 class Preference:
     """Two answers to the same, each with what stands before it; the first is the better one."""
 
@@ -124,7 +143,9 @@ class Preference:
 
 
 WholeText = LabelledText | LabelSetText | ScoredText
-Content = Conversation | PromptCompletion | PlainText | WholeText | TaggedWords | SourceTarget | Preference
+Content = (
+    Conversation | PromptCompletion | PlainText | WholeText | TaggedWords | SourceTarget | MatchedTexts | Preference
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,8 @@ class Example:
     `input_ids` int [T]; `loss_weights` float [T], the weight of each token *as a target* (empty for a task whose loss
     is over whole rows); `targets` float [K], what is learnt of the whole row; `token_labels` int [T], what is predicted
     *at* each token that has a weight. Without them a token with a weight is predicted from those before it.
+    `lengths`: the tokens of each of several texts, one behind another, that the model takes one by one (of an
+    encoder-decoder those of the source and of the target); none: it is one.
     """
 
     where: str
@@ -155,9 +178,25 @@ class Example:
     targets: tuple[float, ...] = ()
     token_labels: tuple[int, ...] = ()
     token_type_ids: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that the model reads at once."""
+        return max(self.lengths, default=len(self))
+
+    @property
+    def written(self) -> int:
+        """The tokens of a target that is written by another part than reads the source; 0 where there is none."""
+        return self.lengths[-1] if self.lengths and self.loss_weights else 0
+
+    @property
+    def room(self) -> int:
+        """The tokens that it takes of a padded batch in which no text is longer."""
+        return max(1, len(self.lengths)) * self.longest
 
     @property
     def weight(self) -> float:

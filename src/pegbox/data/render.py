@@ -71,7 +71,7 @@ class Renderer:
         """Everything that decides which tokens a text or a conversation becomes."""
         tokenizer = self.tokenizer
         template = tokenizer.chat_template
-        return [tokenizer.backend_tokenizer.to_str(), template, tokenizer.special_tokens_map, sorted(self._special)]
+        return [self._codec.parts, template, tokenizer.special_tokens_map, sorted(self._special)]
 
     @property
     def special(self) -> frozenset[int]:
@@ -240,6 +240,29 @@ class Renderer:
         tokens.add(self._codec.opening)
         tokens.add([*self._without_stop(self._codec.learnt(text)), self._closing()], 1.0)
         return tokens
+
+    # ---- a source and its target -------------------------------------------------------------------------------------
+
+    def source(self, text: str) -> list[int]:
+        """The ids of a text that an encoder reads: as the tokenizer has it, with all that it puts around a text."""
+        return list(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+    def target(self, text: str) -> list[int]:
+        """The ids of a text that a decoder of its own writes, at the beginning of a sequence, and the stop token.
+
+        Raises ValueError where a character would be lost.
+        """
+        return [*self._without_stop(self._codec.learnt(text, "text_target")), self._closing()]
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The text of ids that such a decoder wrote, without the stop token."""
+        return self._codec.at_the_beginning([token for token in ids if token not in self._special])
+
+    def around_target(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and behind a text that is a target: tokens for languages, or of its own."""
+        marked, bare = list(self.tokenizer(text_target="a")["input_ids"]), self._codec.learnt("a", "text_target")
+        begin = marked.index(bare[0])
+        return marked[:begin], marked[begin + len(bare) :]
 
     def _closing(self) -> int:
         if self.tokenizer.eos_token_id is None:

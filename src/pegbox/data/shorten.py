@@ -14,10 +14,12 @@ from pegbox.data.records import (
     Conversation,
     LabelledText,
     LabelSetText,
+    MatchedTexts,
     Message,
     PlainText,
     PromptCompletion,
     ScoredText,
+    SourceTarget,
     TaggedWords,
 )
 
@@ -27,8 +29,11 @@ Fits = Callable[[Content], bool]
 def cut(content: Content, fits: Fits) -> Content | None:
     """The content with its longest input shortened from the end until it fits; None where no part of it would be left.
 
-    Of a conversation that is the longest turn that is not the assistant's, of a pair of texts the longer one.
+    Of a conversation that is the longest turn that is not the assistant's, of a pair of texts the longer one. Of texts that
+    the model reads one by one it is each of them.
     """
+    if isinstance(content, MatchedTexts):
+        return _each_cut(content, fits)
     found = _input(content)
     if found is None:
         return None
@@ -42,6 +47,8 @@ def _input(content: Content) -> tuple[str, Callable[[str], Content]] | None:
     match content:
         case PromptCompletion(prompt=prompt):
             return prompt, lambda text: replace(content, prompt=text)
+        case SourceTarget(source=source):
+            return source, lambda text: replace(content, source=text)
         case Conversation(messages=messages):
             places = [place for place, message in enumerate(messages) if message.role != "assistant"]
             place = max(places, key=lambda place: len(messages[place].content), default=None)
@@ -52,6 +59,16 @@ def _input(content: Content) -> tuple[str, Callable[[str], Content]] | None:
                 return pair, lambda text: replace(content, text_pair=text)
             return content.text, lambda text: replace(content, text=text)
     return None
+
+
+def _each_cut(content: MatchedTexts, fits: Fits) -> Content | None:
+    def kept(text: str) -> str:
+        return text[: _largest(len(text), lambda size: fits(MatchedTexts(text[:size], text[:size])), guess=len(text))]
+
+    text, pair, *others = map(kept, content.texts)
+    if not all((text, pair, *others)):
+        return None
+    return replace(content, text=text, text_pair=pair, negative=others[0] if others else None)
 
 
 def _turn(content: Conversation, place: int) -> Callable[[str], Content]:

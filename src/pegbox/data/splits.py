@@ -24,6 +24,7 @@ from pegbox.data.records import (
     Conversation,
     LabelledText,
     LabelSetText,
+    MatchedTexts,
     PlainText,
     Preference,
     PromptCompletion,
@@ -64,6 +65,10 @@ def parts(content: Content) -> tuple[str, str]:
             return text, ""
         case LabelledText(text, answer, pair) | LabelSetText(text, answer, pair) | ScoredText(text, answer, pair):
             return (text if pair is None else f"{text}{BETWEEN}{pair}"), str(answer)
+        case MatchedTexts(text, pair, negative, score):
+            if score is not None:
+                return f"{text}{BETWEEN}{pair}", str(score)
+            return text, pair if negative is None else f"{pair}{BETWEEN}{negative}"
         case TaggedWords(tokens, tags):
             return " ".join(tokens), " ".join(tags)
 
@@ -100,12 +105,14 @@ class Traits:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self.several = False  # whether a text may have several right answers: those that match it
         self._beginnings: list[str] = []  # of the first rows
         self._twin, self._answer, self._group, self._at = array("Q"), array("Q"), array("Q"), array("d")
 
     def see(self, record: Record) -> None:
         """Take note of one record."""
         twin, group = twin_key(record.content), record.group
+        self.several |= isinstance(record.content, MatchedTexts) and record.content.score is None
         if len(self._beginnings) < FIRST:
             self._beginnings.append(normal(own_words(record.content))[:LONGEST])
         self._twin.append(_number(twin))

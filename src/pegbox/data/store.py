@@ -3,8 +3,8 @@
 A file of byte strings one behind another and an array of where each ends; nothing is mapped into memory, for the pages
 of a map count as memory in use once they have been looked at. A record is kept as JSON, an example in binary:
 
-    sizes of where, input_ids, runs of equal loss_weights, targets, token_labels, token_type_ids: 6 uint32
-    where in UTF-8 | input_ids, token_labels, token_type_ids: int32 | runs (weight, how often), targets: float64
+    sizes of where, input_ids, runs of equal loss_weights, targets, token_labels, token_type_ids, lengths: 7 uint32
+    where in UTF-8 | input_ids, token_labels, token_type_ids, lengths: int32 | runs (weight, how often), targets: float64
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 from pegbox.data.records import Content, Example, Record
 
 T = TypeVar("T")
-HEAD = struct.Struct("<6I")
+HEAD = struct.Struct("<7I")
 AHEAD = 256  # rows read at once where they are read in order
 
 
@@ -156,18 +156,19 @@ def dump_example(example: Example) -> bytes:
     where = example.where.encode()
     runs = [(weight, float(len(list(same)))) for weight, same in groupby(example.loss_weights)]
     ids, targets, labels, types = example.input_ids, example.targets, example.token_labels, example.token_type_ids
-    head = HEAD.pack(len(where), len(ids), len(runs), len(targets), len(labels), len(types))
-    whole = array("i", chain(ids, labels, types))
+    lengths = example.lengths
+    head = HEAD.pack(len(where), len(ids), len(runs), len(targets), len(labels), len(types), len(lengths))
+    whole = array("i", chain(ids, labels, types, lengths))
     numbers = array("d", chain(chain.from_iterable(runs), targets))
     return head + where + whole.tobytes() + numbers.tobytes()
 
 
 def load_example(data: bytes) -> Example:
     """What `dump_example` wrote."""
-    named, ids, runs, _, labels, types = HEAD.unpack_from(data)
+    named, ids, runs, _, labels, types, lengths = HEAD.unpack_from(data)
     at = HEAD.size + named
     whole, numbers = array("i"), array("d")
-    middle = at + whole.itemsize * (ids + labels + types)
+    middle = at + whole.itemsize * (ids + labels + types + lengths)
     whole.frombytes(data[at:middle])
     numbers.frombytes(data[middle:])
     weights = chain.from_iterable([numbers[i]] * int(numbers[i + 1]) for i in range(0, 2 * runs, 2))
@@ -177,5 +178,6 @@ def load_example(data: bytes) -> Example:
         tuple(weights),
         tuple(numbers[2 * runs :]),
         tuple(whole[ids : ids + labels]),
-        tuple(whole[ids + labels :]),
+        tuple(whole[ids + labels : ids + labels + types]),
+        tuple(whole[ids + labels + types :]),
     )

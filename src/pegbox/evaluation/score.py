@@ -28,18 +28,37 @@ def score(
     Raises RecipeError where `tuned` has no rival or a metric is unknown or does not fit the task.
     """
     metric, units = lookup(primary, where="evaluate.primary"), np.array([line["unit"] for line in lines])
+    refuse_undecided(metric)
     statistics = {name: rows for name, rows in line_statistics(metric, lines).items() if _has(metric, name, rows)}
     if len(statistics) < 2 or TUNED not in statistics:
         raise RecipeError("a verdict needs the tuned model and a rival", where="evaluate")
     verdict = judge(metric, statistics, units, seed=seed)
-    own = own_metrics((primary, *metrics))
+    own, signatures = own_metrics((primary, *metrics)), _signatures((primary, *metrics))
     result = {"task": task, **verdict.to_json(), **({"own_metrics": own} if own else {})}
+    result |= {"signatures": signatures} if signatures else {}
     for name in metrics:
         if name != primary:
             other = lookup(name, where="evaluate.metrics")
             for system, found in line_statistics(other, lines, list(statistics)).items():
                 result["systems"][system][other.name] = to_json(interval_of(other, found, units, seed=seed))
     return result
+
+
+def refuse_undecided(metric: Metric) -> None:
+    """Raise RecipeError for a metric by which nothing is better or worse."""
+    if metric.describes:
+        what = f"{metric.name} says what answers are like, and not how good they are: no verdict can be about it"
+        raise RecipeError(what, where="evaluate.primary", cure="name it under evaluate.metrics")
+
+
+def refuse_undefined(metric: Metric, task: Task, test: Sequence[Record]) -> None:
+    """Raise RecipeError where the metric has no value, whatever is answered: no order of numbers that are all the same is right."""
+    if metric.additive or metric.reads != "answers" or not test:
+        return
+    right = [task.reference(row) for row in test]
+    if math.isnan(metric(right, right)):
+        what = f"the right answers of the test rows are all the same: there is no {metric.name}"
+        raise RecipeError(what, where="data.test", cure="give test rows that differ, or another evaluate.primary")
 
 
 def value_of(metric: Metric, task: Task, rows: Sequence[Record], given: Predictions) -> float:
@@ -50,6 +69,12 @@ def value_of(metric: Metric, task: Task, rows: Sequence[Record], given: Predicti
         for row, answer, chances in zip(rows, given.answers, sure, strict=True)
     ]
     return metric.of(line_statistics(metric, lines)[TUNED])
+
+
+def _signatures(metrics: Sequence[str]) -> dict[str, str]:
+    """How each number was computed whose name does not say it all."""
+    found = (lookup(name, where="evaluate.metrics") for name in metrics)
+    return {metric.name: metric.signature for metric in found if metric.signature}
 
 
 def _has(metric: Metric, system: str, statistics: FloatArray) -> bool:

@@ -98,10 +98,11 @@ def _numbers(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
     return ((ours - theirs).square() / 2).sum(-1)
 
 
-# Transformers' name for what a head's outputs mean -> their divergence
+# Transformers' name for what a head's outputs mean, else the head -> their divergence
 OUTPUTS: Mapping[str | None, Divergence] = {
     "multi_label_classification": _each_by_itself,
     "regression": _numbers,
+    "embedding": _numbers,
 }
 
 

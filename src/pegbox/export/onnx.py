@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from pegbox.errors import RecipeError
-from pegbox.models.load import heads_of, load_model, load_tokenizer, load_weights
+from pegbox.models.load import heads_of, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,10 +116,7 @@ def _load(folder: Path) -> PreTrainedModel:
     if not architecture.endswith("Model") or config.is_encoder_decoder:
         cure = "ONNX is for an encoder, or a model that classifies; export this one as merged"
         raise RecipeError(f"no model of the kind {architecture} is written as ONNX", where=str(folder), cure=cure)
-    bare: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)
-    load_weights(bare, folder)
-    bare.train(False)
-    return bare
+    return load_model(folder, "embedding", kernels=False)
 
 
 def _input_names(model: PreTrainedModel, given: list[str]) -> list[str]:

@@ -15,18 +15,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from pegbox.tasks.asked import Asked
+
 PLACES = 16  # of a row's tokens: those whose logits are compared
 JOB, LOGITS, SAID = "job.json", "logits.safetensors", "said.json"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One row. `places`: where logits over tokens are compared; none where the outputs are of the row as a whole."""
-
-    input_ids: Sequence[int]
-    token_type_ids: Sequence[int] = ()
-    places: Sequence[int] = ()
-    prompt: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,8 @@ class Job:
     """How an export is loaded (`way`: a key of `reload.LOADED`, or onnx), and what it is asked.
 
     `base`: the untouched model of an adapter, held as `quantization` says; `head` as in `models.load.HEADS`, `labels` of a new head; `texts` for the
-    tokenizer; answers of at most `max_new_tokens` tokens (0: none are asked for) end at one of `stop_ids`.
+    tokenizer; answers of at most `max_new_tokens` tokens (0: none are asked for) end at one of `stop_ids`, and hold none of
+    those that are `never` said.
     """
 
     way: str
@@ -47,6 +40,7 @@ class Job:
     max_new_tokens: int
     stop_ids: Sequence[int]
     quantization: str | None = None
+    never: Sequence[int] = ()
 
     def write(self, folder: Path) -> None:
         """Put the job into its folder."""

@@ -16,11 +16,12 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from pegbox.export import onnx
-from pegbox.export.probe import Asked, Job, Said, at_places
+from pegbox.export.probe import Job, Said, at_places
 from pegbox.methods import METHODS
 from pegbox.models import load as models
 from pegbox.models import new_tokens
 from pegbox.models.gguf_tokenizer import build_tokenizer, special_id
+from pegbox.tasks.asked import Asked
 
 
 def main(folder: Path) -> None:
@@ -49,18 +50,30 @@ def logits(model: PreTrainedModel, row: Asked) -> torch.Tensor:
     inputs = {"input_ids": torch.tensor([row.input_ids], device=model.device)}
     if row.token_type_ids:
         inputs["token_type_ids"] = torch.tensor([row.token_type_ids], device=model.device)
-    out: torch.Tensor = model(**inputs).logits
+    if row.given:
+        inputs["decoder_input_ids"] = torch.tensor([row.given], device=model.device)
+    told = model(**inputs)
+    out: torch.Tensor = told["logits"] if "logits" in told else told["last_hidden_state"]
     return at_places(out[0] if row.places else out, row)
 
 
 def _answer(model: PreTrainedModel, row: Asked, job: Job) -> list[int]:
     """The greedy answer by Transformers' own loop, without the token that ends it."""
-    ids, stops = torch.tensor([row.prompt], device=model.device), list(job.stop_ids)
+    prompt, stops = torch.tensor([row.prompt], device=model.device), list(job.stop_ids)
+    ids = torch.tensor([row.input_ids], device=model.device) if row.given else prompt
+    begun = {"decoder_input_ids": prompt, "decoder_start_token_id": row.prompt[0]} if row.given else {}
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=job.max_new_tokens, eos_token_id=stops, pad_token_id=stops[0]
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=job.max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=stops[0],
+        suppress_tokens=list(job.never) or None,
     )
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)  # type: ignore[operator]
-    said: list[int] = out[0, ids.shape[1] :].tolist()
+    out = model.generate(  # type: ignore[operator]
+        input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings, **begun
+    )
+    said: list[int] = out[0, len(row.prompt) :].tolist()
     return said[:-1] if said and said[-1] in stops else said
 
 

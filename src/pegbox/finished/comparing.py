@@ -23,6 +23,7 @@ from pegbox.finished.fairness import Note, by_value, differing_keys, note, notes
 from pegbox.finished.matching import Line, Matched, match
 from pegbox.finished.run import Run
 from pegbox.metrics import Metric, line_statistics, lookup, own_metrics, reference_of
+from pegbox.metrics.retrieval import RANKINGS
 from pegbox.report import comparison, loss_words
 from pegbox.report.rows import row_metric, row_scores
 
@@ -179,7 +180,7 @@ def _refuse_unlike(metric: Metric, matched: Matched, runs: Mapping[str, Run]) ->
         if not any(name in row[metric.reads] for row in matched.rows):
             cure = "compare by a metric of the answers"
             raise RecipeError(f"{name} has no {metric.reads}; there is no {metric.name}", where="--metric", cure=cure)
-        likelihoods = any(isinstance(answer, Mapping) for answer in matched.answers(name))
+        likelihoods = any(isinstance(answer, Mapping) and "nll" in answer for answer in matched.answers(name))
         if likelihoods != (metric.name == PERPLEXITY):
             has = (
                 "likelihoods of texts, of which perplexity alone can be had"
@@ -188,6 +189,9 @@ def _refuse_unlike(metric: Metric, matched: Matched, runs: Mapping[str, Run]) ->
             )
             cure = "compare runs of one kind, or by a metric that all of them have"
             raise RecipeError(f"{name} has {has}; there is no {metric.name}", where="--metric", cure=cure)
+    if metric.kind is RANKINGS and any(run.evaluation["rows"] != len(matched.rows) for run in runs.values()):
+        what = "ranks are those among all texts of a run's own test rows, and the runs have not the same rows"
+        raise RecipeError(what, where="--metric", cure="give both recipes the same test rows, as a file of their own")
     if metric.name != PERPLEXITY:
         return
     cuts = [[answer and answer["tokens"] for answer in row["answers"].values()] for row in matched.rows]

@@ -29,6 +29,8 @@ from pegbox.models.sources import ADAPTER, CARD, ModelFolder
 from pegbox.runs import checkpoint, receipt
 
 HEADS = {"CAUSAL_LM": "causal_lm", "SEQ_CLS": "sequence_classification", "TOKEN_CLS": "token_classification"}
+HEADS |= {"SEQ_2_SEQ_LM": "seq2seq", "FEATURE_EXTRACTION": "embedding"}
+UNLABELLED = ("causal_lm", "seq2seq", "embedding")
 CURE = "give a model, or a run of method full, freeze or lora"
 
 
@@ -139,7 +141,7 @@ def _merge_peft(path: Path, told: Mapping[str, Any], base: ModelFolder, out: Pat
     before = models.load_tokenizer(base.path)
     tokenizer = models.load_tokenizer(path) if (path / "tokenizer_config.json").is_file() else before
     added = new_tokens.added(before, tokenizer)
-    labels = [] if head == "causal_lm" else [f"LABEL_{index}" for index in range(_outputs(path))]
+    labels = [] if head in UNLABELLED else [f"LABEL_{index}" for index in range(_outputs(path))]
     model: Any = models.load_model(base.path, head, labels=labels, add_tokens=added, kernels=False)
     try:
         wrapper = PeftModel.from_pretrained(model, str(path))

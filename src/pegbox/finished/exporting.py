@@ -13,31 +13,30 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pegbox.data.formats import to_record, with_placeholder
-from pegbox.data.records import Example, Record, Row
+from pegbox.data.records import Record, Row
 from pegbox.errors import ChangedError, RecipeError
 from pegbox.evaluation.score import score
 from pegbox.export import compare, reload
-from pegbox.export.probe import PLACES, Asked, Job, Said
+from pegbox.export.probe import PLACES, Job, Said
 from pegbox.export.reload import served
 from pegbox.finished.forms import FORMATS, Format
 from pegbox.finished.intact import Subject, evenly
 from pegbox.finished.run import Run
 from pegbox.kernels import linear
-from pegbox.models.generation import CLOSE, Answer, generate
+from pegbox.models.generation import CLOSE
 from pegbox.progress import bar, step
 from pegbox.runs import checkpoint
-from pegbox.tasks import Task
+from pegbox.tasks.asked import Asked
 from pegbox.tasks.language import LanguageTask
 
 REPORT = "export.json"
 ROWS = 16  # test rows that are asked
 EXPORTED = "exported"
-OVER_TOKENS = ("token_classification", "masked_lm")  # heads whose outputs are of each token
 
 
 def export(run: Run, formats: Sequence[str], out: Path, *, rows: int = ROWS) -> dict[str, Any]:
@@ -125,28 +124,15 @@ class _Measured:
     @classmethod
     def of(cls, run: Run, lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> _Measured:
         """Ask it; `lines` are those of the run's predictions, `records` the same rows. The model is let go of after."""
-        model = run.load_tuned()
-        examples = [run.task.encode(record) for record in records]
-        asked = [_asked(example, run.task) for example in examples]
-        texts, renderer = [str(line["input"]) for line in lines], run.task.renderer
-        answers: list[Answer] = []
-        if isinstance(run.task, LanguageTask):
-            prompts, tokens = [row.prompt for row in asked], run.recipe.evaluate.max_new_tokens or 1
-            answers = generate(model, prompts, stop_ids=renderer.stop_ids, max_new_tokens=tokens)
+        model, task = run.load_tuned(), run.task
+        asked = [task.asked(model, task.encode(record)) for record in records]
+        asked = [replace(row, places=row.places[:PLACES]) for row in asked]
+        texts, renderer = [str(line["input"]) for line in lines], task.renderer
+        answers = task.written(model, asked, run.recipe.evaluate.max_new_tokens or 1)
         serving = served(renderer.tokenizer, sorted(renderer.stop_ids) if answers else [], texts)
         logits = [reload.logits(model, row) for row in asked]
         said = Said(logits, [answer.input_ids for answer in answers], serving)
         return cls(asked, texts, said, [answer.margin < CLOSE for answer in answers])
-
-
-def _asked(example: Example, task: Task) -> Asked:
-    """A row as it is asked: an answer is asked for behind what stands before the first token that is learnt."""
-    ids, types = example.input_ids, example.token_type_ids
-    if isinstance(task, LanguageTask):
-        learnt = [place for place, weight in enumerate(example.loss_weights) if weight > 0 and place]
-        first = learnt[0] if learnt[0] > 1 else max(1, len(ids) // 2)  # where all is learnt: the first half
-        return Asked(ids, types, [place - 1 for place in learnt[:PLACES]], ids[:first])
-    return Asked(ids, types, list(range(min(len(ids), PLACES))) if task.head in OVER_TOKENS else ())
 
 
 def _one(run: Run, name: str, out: Path, measured: _Measured, records: Sequence[Record] | None) -> dict[str, Any]:
@@ -168,14 +154,16 @@ def _one(run: Run, name: str, out: Path, measured: _Measured, records: Sequence[
             texts=measured.texts,
             max_new_tokens=(run.recipe.evaluate.max_new_tokens or 0) if measured.said.answers else 0,
             stop_ids=sorted(run.task.renderer.stop_ids),
+            never=run.task.never_said,
         )
         with step(f"{name} loaded in a fresh process, and asked"):
-            outputs = compare.OUTPUTS.get(run.task.problem_type, compare.categorical)
+            outputs = compare.OUTPUTS.get(run.task.problem_type or run.task.head, compare.categorical)
             found = compare.difference(measured.said, _ask(job, Path(work)), measured.close, outputs)
         if fault := compare.fault(found, form.mean_kl, exact=form.exact):
             cure = "this is a fault of pegbox or of the library that loads it: please report it; nothing was kept"
             raise ChangedError(f"the export is not the model that was measured: {fault}", where=name, cure=cure)
-        told = {"files": dict(checkpoint.hashes(draft)), "bytes": sum(file.stat().st_size for file in draft.iterdir())}
+        size = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
+        told = {"files": dict(checkpoint.hashes(draft)), "bytes": size}
         told |= {"exact": form.exact, "checked": {"rows": len(measured.asked), **found.to_json()}}
         if records is None and not form.exact:
             told["not_scored"] = "the test rows are not there as they were"

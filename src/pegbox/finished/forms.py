@@ -43,7 +43,9 @@ def _adapter(run: Run, out: Path) -> Path:
 def _merged(dtype: torch.dtype) -> Callable[[Run, Path], Path]:
     def write(run: Run, out: Path) -> Path:
         renderer = run.task.renderer
-        whole.save(whole.merged(run), renderer.tokenizer, sorted(renderer.stop_ids), out, dtype=dtype)
+        model = whole.merged(run)
+        whole.save(model, renderer.tokenizer, sorted(renderer.stop_ids), out, dtype=dtype)
+        run.task.save_beside(model, out)
         return out
 
     return write
@@ -51,6 +53,9 @@ def _merged(dtype: torch.dtype) -> Callable[[Run, Path], Path]:
 
 def _gguf(kind: str) -> Callable[[Run, Path], Path]:
     def write(run: Run, out: Path) -> Path:
+        if run.task.head == "seq2seq":
+            what = "no encoder-decoder is written as GGUF here"
+            raise RecipeError(what, where="--format", cure="export merged, which other tools convert")
         if not isinstance(run.task, LanguageTask):
             raise RecipeError(f"a model of task '{run.task.kind}' writes no text", where="--format", cure="export onnx")
         with tempfile.TemporaryDirectory(dir=out.parent) as work:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from pegbox.data.fingerprint import files_of, given_of, sources_of
@@ -134,7 +134,9 @@ def data_files(subject: Subject) -> Finding:
 def model_files(subject: Subject) -> Finding:
     """The tuned model's folder: its files as they were saved, and no other."""
     known, folder = subject.receipt["model_files"], subject.folder.model
-    added = sorted(file.name for file in folder.glob("*") if file.name not in known)
+    expected = {*known, *(str(parent) for name in known for parent in PurePath(name).parents)}
+    there = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    added = sorted(name for name in there if name not in expected)
     return _judged(subject.faults(known, folder) | {"added": added}, known)
 
 

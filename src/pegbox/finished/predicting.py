@@ -149,7 +149,7 @@ def _lines(run: Run, rows: Sequence[Row | MalformedRow], advance: Advance) -> li
     found = [_understood(run, row) for row in rows]
     records = [record for record in found if isinstance(record, Record)]
     advance(len(found) - len(records))
-    answers = iter(run.answers(records, advance).answers if records else ())
+    answers = iter(run.served(records, advance).answers if records else ())
     return [
         {"id": row.where, "error": record}
         if isinstance(record, str)

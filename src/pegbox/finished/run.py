@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from pegbox import runtime
-from pegbox.data.formats import TIES, to_record, with_placeholder
+from pegbox.data.formats import SPARED, TIES, to_record, with_placeholder
 from pegbox.data.records import Record, Row
 from pegbox.data.render import Renderer
 from pegbox.errors import DataError, RecipeError
@@ -130,13 +130,14 @@ class Run:
         Raises DataError for rows that cannot be understood.
         """
         records = [self.task_record(Row(f"row {number}", row)) for number, row in enumerate(rows, start=1)]
-        return list(self.answers(records).answers)
+        return list(self.served(records).answers)
 
     def task_record(self, row: Row) -> Record:
         """The record of a row that may lack its answer."""
         given = self.recipe.data.columns
         values = with_placeholder(row.values, self.task.kind, given, self.recipe.data.format)
-        columns = {role: column for role, column in given.items() if role not in TIES or column in values}
+        spared = (*TIES, *SPARED.get(self.task.kind, ()))
+        columns = {role: column for role, column in given.items() if role not in spared or column in values}
         try:
             data = self.recipe.data
             record = to_record(Row(row.where, values), self.task.kind, columns, data.instruction, data.format)
@@ -148,13 +149,22 @@ class Run:
 
     def answers(self, records: Sequence[Record], advance: Advance | None = None) -> Predictions:
         """The tuned model's answers to records, in order; with a progress bar unless `advance` shows it."""
+        return self._asked(self.task.predict, records, advance)
+
+    def served(self, records: Sequence[Record], advance: Advance | None = None) -> Predictions:
+        """The same of what is given to those who use the model: of a search vectors, and not what it would find."""
+        return self._asked(self.task.served, records, advance)
+
+    def _asked(
+        self, ask: Callable[..., Predictions], records: Sequence[Record], advance: Advance | None
+    ) -> Predictions:
         if advance is None:
             with bar("tuned model", len(records)) as shown:
-                return self.answers(records, shown.advance)
+                return self._asked(ask, records, shown.advance)
         tokens = self.recipe.evaluate.max_new_tokens
         assert tokens is not None
         with self._precision(self.model):
-            return self.task.predict(self.model, records, max_new_tokens=tokens, advance=advance)
+            return ask(self.model, records, max_new_tokens=tokens, advance=advance)
 
     def calibrate(self, validation: Sequence[Record]) -> None:
         """Let the task find, on validation rows, what it sets after training, and keep it in the receipt."""

@@ -187,15 +187,12 @@ def _answers(subject: Subject) -> Finding:
     if records is None:
         return Finding(None, "cannot be asked: the test rows are not there as they were", ROWS_BACK)
     run, close = subject.run, subject.evaluation["close_calls"]["tuned"]
-    given, device = run.answers([records[line["id"]] for line in chosen]), run.model.device
+    asked = lines if run.task.joint else chosen  # where an answer hangs on what else is asked, all of it is
+    given, device = run.answers([records[line["id"]] for line in asked]), run.model.device
     exact = device.type == subject.receipt["hardware"]["device"] and not runtime.use_bf16(device, run.recipe.train.bf16)
-    now = json.loads(json.dumps(given.answers))
+    now = dict(zip([line["id"] for line in asked], json.loads(json.dumps(given.answers)), strict=True))
     tolerance, size = FLOAT32 if exact else BFLOAT16, _size([line["answers"]["tuned"] for line in lines])
-    odd = [
-        line["id"]
-        for line, answer in zip(chosen, now, strict=True)
-        if not _alike(line["answers"]["tuned"], answer, tolerance, size)
-    ]
+    odd = [line["id"] for line in chosen if not _alike(line["answers"]["tuned"], now[line["id"]], tolerance, size)]
     return _weighed(odd, count, rounding=min(given.close, close), exact=exact)
 
 

@@ -20,28 +20,27 @@ class _LoraProduct(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: torch.Tensor,
+        rows: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         lora_a: torch.Tensor,
         lora_b: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        rows = x.flatten(0, -2)
         inner = product(rows, lora_a)
         out = product(rows, weight, bias).addmm_(inner, lora_b.t(), alpha=scaling)
         ctx.save_for_backward(rows, weight, lora_a, lora_b, inner)
-        ctx.scaling, ctx.shape = scaling, x.shape
-        return out.view(*x.shape[:-1], -1)
+        ctx.scaling = scaling
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, lora_a, lora_b, inner = ctx.saved_tensors
-        grad = grads[0].flatten(0, -2).contiguous()
+        grad = grads[0].contiguous()
         d_inner = product(grad, lora_b.t()).mul_(ctx.scaling)
         d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = product(grad, weight.t()).addmm_(d_inner, lora_a).view(ctx.shape)
+            d_x = product(grad, weight.t()).addmm_(d_inner, lora_a)
         d_a = product(d_inner.t(), rows.t())
         d_b = product(inner.t(), grad.t()).t().mul(ctx.scaling)  # so that the small factor is the one laid out anew
         return d_x, None, None, d_a, d_b, None
@@ -59,5 +58,7 @@ def lora_linear(
 
     For what `kernels.linear.applies` to; weight and bias get no gradient.
     """
-    out: torch.Tensor = _LoraProduct.apply(x, weight, bias, lora_a, lora_b, scaling)  # type: ignore[no-untyped-call]
-    return out
+    # in rows: what a Function gives must be no view, or no model may change it in place (Longformer's and LED's do)
+    rows = x.flatten(0, -2)
+    out: torch.Tensor = _LoraProduct.apply(rows, weight, bias, lora_a, lora_b, scaling)  # type: ignore[no-untyped-call]
+    return out.view(*x.shape[:-1], -1)

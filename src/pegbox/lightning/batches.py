@@ -43,6 +43,15 @@ def share(ready: Ready, step: int, examples: Sequence[Example], ranks: Ranks) ->
     return UpdateBatch(step, rows, tuple(micro_batches(ready.task, ready.plan, mine, step)))
 
 
+def share_of_group(ready: Ready, index: int, examples: Sequence[Example], ranks: Ranks) -> UpdateBatch:
+    """This rank's share of validation rows; of a joint task the ranks take turns, and one has the whole group."""
+    if ready.task.joint:
+        rows = tuple(example.where for example in examples)
+        mine = examples if index % ranks.world == ranks.rank else []
+        return UpdateBatch(-1, rows, tuple(micro_batches(ready.task, ready.plan, mine, -1)))
+    return share(ready, -1, examples, ranks)
+
+
 class Loader(Generic[T]):
     """`length` batches, made when they are asked for. (A list Lightning takes for as many loaders.)"""
 

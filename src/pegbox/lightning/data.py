@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from pegbox.data.records import Record
-from pegbox.lightning.batches import Loader, ResumedLoader, UpdateBatch, share
+from pegbox.lightning.batches import Loader, ResumedLoader, UpdateBatch, share, share_of_group
 from pegbox.lightning.module import PegboxModule
 from pegbox.runtime import ALONE, Ranks
 from pegbox.training.batching import rows_of_update, updates_per_epoch
@@ -40,7 +40,11 @@ class PegboxDataModule(LightningDataModule):
         """The validation rows in their order, `batch_size` at a time."""
         ready, ranks = self.module.ready, self._ranks
         rows, size = ready.data.validation, ready.recipe.train.batch_size
-        return Loader(math.ceil(len(rows) / size), lambda index: share(ready, -1, rows[index * size :][:size], ranks))
+
+        def make(index: int) -> UpdateBatch:
+            return share_of_group(ready, index, rows[index * size :][:size], ranks)
+
+        return Loader(math.ceil(len(rows) / size), make)
 
     def predict_dataloader(self) -> Loader[Sequence[Record]]:
         """The test rows in their order; with several ranks each answers its share."""

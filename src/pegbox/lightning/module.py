@@ -126,10 +126,8 @@ class PegboxModule(LightningModule):
         """Add the losses and weights of some rows to those before."""
         total, weight = self._validated
         with runtime.autocast(self.device, self.bf16):
-            for part in batch.micro_batches:
-                loss, part_weight = self.ready.task.loss(self.ready.model, part)
-                total, weight = total + loss.item(), weight + part_weight
-        self._validated = total, weight
+            loss, group_weight = self.ready.task.group_loss(self.ready.model, batch.micro_batches)
+        self._validated = total + loss, weight + group_weight
 
     def on_validation_epoch_end(self) -> None:
         """`val_loss` is one sum over one weight, never a mean of batches; it is the same on every rank."""
@@ -143,7 +141,7 @@ class PegboxModule(LightningModule):
         if not batch:
             return []
         with runtime.autocast(self.device, self.bf16):
-            answers = task.predict(self.ready.model, batch, max_new_tokens=tokens).answers
+            answers = task.served(self.ready.model, batch, max_new_tokens=tokens).answers
         return [
             {"id": record.where, "input": task.shown(record), "answer": answer}
             for record, answer in zip(batch, answers, strict=True)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from pegbox.errors import RecipeError
 from pegbox.methods import saved
 from pegbox.methods.lora_layers import LoraLinear, alpha
-from pegbox.models.heads import new_heads, output_layer
+from pegbox.models.heads import is_bare, new_heads, output_layer
 from pegbox.models.new_tokens import new_rows
 from pegbox.recipe import Lora
 
@@ -74,11 +74,15 @@ def write(model: PreTrainedModel, settings: Lora, folder: Path, base: str) -> No
 
 def _task_type(model: PreTrainedModel) -> str | None:
     """PEFT's name for what the model does: it makes the model of a class that knows the head. It has none for masks."""
+    if is_bare(model):
+        return "FEATURE_EXTRACTION"
     if output_layer(model) is not None and not model.can_generate():
         return None
     if type(model).__name__.endswith("ForTokenClassification"):
         return "TOKEN_CLS"
-    return "SEQ_CLS" if new_heads(model) else "CAUSAL_LM"
+    if new_heads(model):
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
 def read(folder: Path) -> tuple[Lora, dict[str, torch.Tensor], list[str]]:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from pegbox.errors import RecipeError
 from pegbox.methods import lora
 from pegbox.methods.targets import is_called
-from pegbox.models.heads import new_heads, output_layer
+from pegbox.models.heads import is_bare, new_heads, output_layer
 from pegbox.recipe import Lora, Peft
 
 if TYPE_CHECKING:
@@ -269,6 +269,8 @@ def set_sizes(model: PreTrainedModel, config: Any) -> None:
 
 def task_type(model: PreTrainedModel) -> str | None:
     """PEFT's name for what the model does; it has none for masked tokens."""
+    if is_bare(model):
+        return "FEATURE_EXTRACTION"
     if output_layer(model) is not None and not model.can_generate():
         return None
     if type(model).__name__.endswith("ForTokenClassification"):

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pegbox.errors import RecipeError
-from pegbox.metrics import corpus, labels, numbers, probabilities, spans, text
+from pegbox.metrics import corpus, labels, numbers, probabilities, retrieval, rouge, spans, text
 from pegbox.metrics.base import FloatArray, Metric, line_statistics, paired_statistics
 from pegbox.metrics.own import own_metric
 from pegbox.metrics.spans import spans_of_tags
@@ -39,8 +39,16 @@ _TABLE = (
     text.EXACT_MATCH,
     text.TOKEN_F1,
     text.EDIT_SIMILARITY,
+    *retrieval.RECALLS,
+    retrieval.MRR,
+    retrieval.NDCG,
     corpus.BLEU_METRIC,
     corpus.CHRF_METRIC,
+    corpus.TER_METRIC,
+    rouge.ROUGE1,
+    rouge.ROUGE2,
+    rouge.ROUGE_L,
+    corpus.LENGTH_RATIO,
     corpus.PERPLEXITY,
 )
 

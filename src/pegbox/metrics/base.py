@@ -48,7 +48,7 @@ class Metric:
     undefined. None for a metric of ranks, which has `weighted(statistics [n, k], weights [B, n]) -> [B]` instead.
     `signature`: how the number was computed, to be stored with it (sacreBLEU's); empty where the name says all.
     `reads`: what of a system it is computed of: its answers, or the probabilities {label: p} that it gave.
-    `kind`: what these must be.
+    `kind`: what these must be. `describes`: it says what answers are like, and not how good: it decides nothing.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Metric:
     reads: Literal["answers", "probabilities"] = "answers"
     kind: Kind = ANYTHING
     weighted: Callable[[FloatArray, FloatArray], FloatArray] | None = None
+    describes: bool = False
 
     def __post_init__(self) -> None:
         assert (self.value is None) != (self.weighted is None), f"{self.name}: of sums, or of ranks"

@@ -1,15 +1,18 @@
-"""Metrics of a whole corpus: bleu, chrf, perplexity.
+"""Metrics of a whole corpus: bleu, chrf, ter, length_ratio, perplexity.
 
     bleu       = 100 BP (p_1 p_2 p_3 p_4)^(1/4), p_n = matched / given n-grams of words over the corpus, BP = exp(1 - r/c)
                  for a corpus of c words under the references' r (Papineni et al. 2002); exponential smoothing
     chrf       = 100 (1 + 4) P R / (4 P + R), precision and recall of character 1- to 6-grams, averaged over the orders
                  that occur on both sides (Popovic 2015)
+    ter        = 100 edits / words of the references; an edit inserts, deletes or replaces a word, or shifts several
+                 (Snover et al. 2006). The search for shifts takes a second for a text of 60 words that is all wrong
+    length_ratio = c / r, as BLEU counts words: below 1 the answers are too short, and neither way is better
     perplexity = exp(sum of negative log-likelihoods in nats / sum of tokens)
 
-The statistics of BLEU and chrF are sacreBLEU's own, per sentence (Post 2018). Its score of a corpus takes a loop in Python;
+The statistics of BLEU, chrF and TER are sacreBLEU's own, per sentence (Post 2018). Its score of a corpus takes a loop in Python;
 the same formula stands here over any leading dimensions, as 10,000 resamples need it, and a test holds both together.
 
-A missing answer (None) is an empty text in BLEU and chrF, and of infinite perplexity. So is an answer whose likelihood
+A missing answer (None) is an empty text in the first four, and of infinite perplexity. So is an answer whose likelihood
 is NaN: a model that gives no probability predicts as badly as can be, and NaN would spoil every sum without saying so.
 """
 
@@ -77,6 +80,27 @@ def _chrf(sums: FloatArray) -> FloatArray:
     return 100.0 * divide((1.0 + _CHRF_BETA_SQUARED) * precision * recall, weighted, empty=0.0)
 
 
+def _ter_statistics(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
+    """[n, 2]: edits, words of the reference."""
+    from sacrebleu.metrics.ter import TER
+
+    return _sacrebleu_statistics(TER(), answers, references)
+
+
+def _ter(sums: FloatArray) -> FloatArray:
+    edits, words = sums[..., 0], sums[..., 1]
+    return 100.0 * np.where(words > 0, divide(edits, words, empty=0.0), edits > 0)
+
+
+def _length_statistics(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
+    """[n, 2]: words of the answer, words of the reference."""
+    return _bleu_statistics(answers, references)[:, :2]
+
+
+def _length_ratio(sums: FloatArray) -> FloatArray:
+    return divide(sums[..., 0], sums[..., 1], empty=0.0)
+
+
 def _likelihood_statistics(answers: Sequence[Any], references: Sequence[Any]) -> FloatArray:
     """[n, 2] from answers `{"nll": nats, "tokens": number}`; the references are part of the likelihood already."""
     assert len(answers) == len(references), f"{len(answers)} answers to {len(references)} rows"
@@ -107,5 +131,22 @@ CHRF_METRIC = Metric(
     greater_is_better=True,
     kind=TEXTS,
     signature=f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version('sacrebleu')}",
+)
+TER_METRIC = Metric(
+    "ter",
+    _ter_statistics,
+    _ter,
+    greater_is_better=False,
+    kind=TEXTS,
+    signature=f"nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:{version('sacrebleu')}",
+)
+LENGTH_RATIO = Metric(
+    "length_ratio",
+    _length_statistics,
+    _length_ratio,
+    greater_is_better=True,
+    kind=TEXTS,
+    describes=True,
+    signature=BLEU_METRIC.signature,
 )
 PERPLEXITY = Metric("perplexity", _likelihood_statistics, _perplexity, greater_is_better=False, kind=LIKELIHOODS)

@@ -32,7 +32,9 @@ class Batch:
 
     `input_ids` int64 [B, T]; `attention_mask` int64 [B, T] (none in a pack); `position_ids` int64 [B, T] (none where
     the model's own serve); `places` int64 [N], in the flattened [B * T]; `targets` int64 [N]; `weights` float [N];
-    `labels` float64 [B, K], the targets of whole rows; `ends` int64 [B], the place of each row's last token.
+    `labels` float64 [B, K], the targets of whole rows; `ends` int64 [B], the place of each row's last token; `roles` and
+    `keys` int64 [B]: what a text is in its example, where that has several, and a number that only equal texts share.
+    `target_ids` int64 [B, U]: what a decoder of its own writes (`places` are of these then).
     """
 
     input_ids: torch.Tensor
@@ -45,6 +47,9 @@ class Batch:
     ends: torch.Tensor
     token_type_ids: torch.Tensor | None = None
     layout: Pack | None = None
+    roles: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
+    target_ids: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""

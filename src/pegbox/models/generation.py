@@ -29,6 +29,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from pegbox.kernels.growing_cache import growing_cache
 from pegbox.models import transformers_loop
 from pegbox.models.batch import attends_only, on_rows_of_like_length, shared_prefix
+from pegbox.models.positions import writable
 
 CLOSE = 1e-4
 
@@ -136,8 +137,8 @@ def stream(
 
 def room(model: PreTrainedModel, prompt: Sequence[int]) -> int:
     """How many tokens may follow a prompt: until the model's positions end, behind which the last is not given to it."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return positions - len(prompt) + 1 if positions else sys.maxsize
+    positions = writable(model.config)
+    return sys.maxsize if positions is None else positions - len(prompt) + 1
 
 
 def _batches(model: PreTrainedModel) -> bool:
@@ -201,7 +202,7 @@ class _Rows:
         self.room = [self.room[row] for row in rows.tolist()]
 
 
-def _best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+def best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
     """The likeliest token of each row, int64 [n], of equals the first; and how far the second best is behind it.
 
     Where that is not a number (logits that are not finite) it counts as nothing, so that the row is seen to be close.
@@ -214,7 +215,7 @@ def _best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
 def _decode(rows: _Rows, answers: list[Answer], stop_ids: frozenset[int], max_new_tokens: int) -> Iterator[None]:
     """The one loop: adds a token to each answer that goes on, and yields, until all have stopped."""
     for step in range(max_new_tokens):
-        tokens, margins = _best(rows.logits())
+        tokens, margins = best(rows.logits())
         for answer, token, margin in zip(answers, tokens.tolist(), margins, strict=True):
             answer.add(token, margin, stop_ids)
         yield
@@ -238,7 +239,7 @@ def _alone(
     answer = Answer()
     most = min(max_new_tokens, room(model, prompt))
     for logits in transformers_loop.greedy_logits(model, prompt, stop_ids, most):
-        tokens, margins = _best(logits)
+        tokens, margins = best(logits)
         answer.add(int(tokens), margins[0], stop_ids)
     advance(1)
     return answer

@@ -11,12 +11,17 @@ from transformers import PreTrainedModel
 from pegbox.models.new_tokens import new_rows
 
 
+def is_bare(model: PreTrainedModel) -> bool:
+    """True for a model that ends at its hidden states. (T5's that writes is its own base model.)"""
+    return model.base_model is model and output_layer(model) is None
+
+
 def is_head(model: PreTrainedModel, name: str) -> bool:
     """True for a weight or module between the base model and a task's answer: beside the base model, or its pooler.
 
     A language model's output layer is none, for it comes with the checkpoint; only that of an encoder may be new.
     """
-    if model.base_model is model or _comes_along(model):
+    if is_bare(model) or _comes_along(model):
         return False
     inside, _, rest = name.partition(".")
     return inside != model.base_model_prefix or rest.split(".")[0] == "pooler"

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -37,19 +41,24 @@ from pegbox.kernels import linear
 from pegbox.kernels.attention import IMPLEMENTATION
 from pegbox.models import new_tokens
 from pegbox.models import quantization as bits
-from pegbox.models.heads import head_weights, is_head
+from pegbox.models.heads import head_weights, is_bare, is_head
+from pegbox.models.language_codes import CODED
+from pegbox.models.positions import readable, writable
 
 log = logging.getLogger("pegbox")
 
 HEADS: Mapping[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
     "masked_lm": AutoModelForMaskedLM,
+    "embedding": AutoModel,
+    "seq2seq": AutoModelForSeq2SeqLM,
     "sequence_classification": AutoModelForSequenceClassification,
     "token_classification": AutoModelForTokenClassification,
 }
+NO_LIMIT = 1_000_000  # tokens
 # how the names of Transformers' classes end that have a head of the kind
 BROUGHT = {"ForCausalLM": "causal_lm", "LMHeadModel": "causal_lm", "ForMaskedLM": "masked_lm"}
-BROUGHT |= {"ForConditionalGeneration": "seq2seq", "BertForPreTraining": "masked_lm"}
+BROUGHT |= {"ForConditionalGeneration": "seq2seq", "MTModel": "seq2seq", "BertForPreTraining": "masked_lm"}
 
 
 def load_tokenizer(folder: Path, add_tokens: Sequence[str] = ()) -> PreTrainedTokenizerBase:
@@ -58,9 +67,16 @@ def load_tokenizer(folder: Path, add_tokens: Sequence[str] = ()) -> PreTrainedTo
     Raises RecipeError.
     """
     try:
-        loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        with warnings.catch_warnings():
+            # Marian's asks for a package that normalises punctuation, and never calls it
+            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+            loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise RecipeError(f"the tokenizer cannot be loaded: {error}", where="model") from None
+    except ImportError as error:
+        lacking = str(error).strip().partition(".")[0]
+        cure = "install that package; for SentencePiece: pip install 'pegbox[sentencepiece]'"
+        raise RecipeError(f"the tokenizer cannot be loaded: {lacking}", where="model", cure=cure) from None
     tokenizer: PreTrainedTokenizerBase = _as_published(loaded, folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -85,6 +101,10 @@ def _as_published(tokenizer: Any, folder: Path) -> PreTrainedTokenizerBase:
     published = json.loads(file.read_text(encoding="utf-8"))
     rebuilt = json.loads(tokenizer.backend_tokenizer.to_str())
     if all(rebuilt.get(part) == published.get(part) for part in ("normalizer", "pre_tokenizer")):
+        return tokenizer
+    if isinstance(tokenizer, CODED):  # only its own class knows where the token of a language stands
+        core, whole = tokenizer.backend_tokenizer, Tokenizer.from_file(str(file))
+        core.normalizer, core.pre_tokenizer = whole.normalizer, whole.pre_tokenizer
         return tokenizer
     generic: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(str(folder))
     generic.model_input_names = tokenizer.model_input_names
@@ -117,8 +137,10 @@ def load_model(
     """
     device, complaint = device or torch.device("cpu"), f"the model cannot be loaded as {head}"
     options: dict[str, Any] = {"dtype": dtype, "ignore_mismatched_sizes": True}
+    if head == "embedding":
+        _refuse_two_parts(folder)
     with _told(complaint):
-        options |= _quantizing(quantization, folder, head, device)
+        options |= {**_quantizing(quantization, folder, head, device), **_without_pooler(folder, head)}
     if labels:
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: index for index, label in enumerate(labels)}
@@ -162,7 +184,10 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
 
     Raises RecipeError unless the folder holds every weight of the model and no other.
     """
-    saved, lacking, beyond = _load(type(model), folder, {"dtype": model.dtype}, "the saved model cannot be loaded")
+    options: dict[str, Any] = {"dtype": model.dtype}
+    if is_bare(model):
+        options |= _without_pooler(folder, "embedding")
+    saved, lacking, beyond = _load(type(model), folder, options, "the saved model cannot be loaded")
     if odd := lacking + beyond:
         raise RecipeError(f"the saved weights do not fit the model: {', '.join(odd[:5])}", where=str(folder))
     model.load_state_dict(saved.state_dict())
@@ -186,6 +211,23 @@ def _refuse_random(model: PreTrainedModel, head: str, lacking: Sequence[str], *,
         log.info("the checkpoint has no head for masked tokens: a new one is drawn")
     elif any(name.startswith(f"{model.base_model_prefix}.") for name in new):
         log.info("the checkpoint has no pooler: it is drawn anew, as part of the head")
+
+
+def _refuse_two_parts(folder: Path) -> None:
+    """Raise RecipeError for an encoder-decoder, whichever of its parts the folder has: no vector is that of both."""
+    if AutoConfig.from_pretrained(str(folder), trust_remote_code=False).is_encoder_decoder:
+        cure = "give an encoder (BERT and its kin), or a model that writes from left to right"
+        raise RecipeError("the model reads by one part and writes by another", where="model", cure=cure)
+
+
+def _without_pooler(folder: Path, head: str) -> dict[str, Any]:
+    """The option of loading that leaves out what no vector of a token goes through, where the model has it."""
+    if head != "embedding":
+        return {}
+    with _quiet(), torch.device("meta"):
+        kind = type(AutoModel.from_config(AutoConfig.from_pretrained(str(folder), trust_remote_code=False)))
+    takes = inspect.signature(kind.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
 def _refuse_unknown_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -254,19 +296,24 @@ def _quiet() -> Iterator[None]:
 
 
 def max_length(folder: Path) -> int:
-    """The most tokens that the model's positions allow; a million where it has no limit.
+    """The most tokens of a text that the model's positions allow; a million where it has no limit.
 
     RoBERTa and its kin count positions from behind the padding token's id, so that many of the table are never used.
     """
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if not limit:
-        return 1_000_000
+    limit = readable(config)
+    if limit is None:
+        return NO_LIMIT
     with _quiet(), torch.device("meta"):
         model = AutoModel.from_config(config)
     tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
     unused = [t.padding_idx + 1 for t in tables if isinstance(t, nn.Embedding) and t.padding_idx is not None]
-    return int(limit) - max(unused, default=0)
+    return limit - max(unused, default=0)
+
+
+def max_written(folder: Path) -> int:
+    """The most tokens of a target that a decoder beside an encoder can be given; a million where it has no limit."""
+    return writable(AutoConfig.from_pretrained(str(folder), trust_remote_code=False)) or NO_LIMIT
 
 
 def vocabulary(folder: Path) -> int:
@@ -280,7 +327,9 @@ def heads_of(folder: Path) -> frozenset[str]:
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     names = config.architectures or ()
     found = {head for name in names for end, head in BROUGHT.items() if name.endswith(end)}
-    return frozenset(found if config.is_encoder_decoder else found - {"seq2seq"})  # models of images use that name, too
+    if config.is_encoder_decoder:
+        return frozenset({"seq2seq"} if found else ())  # whatever the class is called
+    return frozenset(found - {"seq2seq"})  # models of images use that name, too
 
 
 def stop_ids(folder: Path) -> list[int]:

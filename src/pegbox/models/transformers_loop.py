@@ -7,7 +7,8 @@ hands its tokens out and cannot be asked for the next one, so that a stream of t
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import Any
 
@@ -76,10 +77,8 @@ class _Told(BaseStreamer, StoppingCriteria):
 
 def _generate(model: Any, prompt: Sequence[int], stop_ids: frozenset[int], max_new_tokens: int, **options: Any) -> Any:
     """What Transformers' `generate` returns. The model's own settings bear on what is drawn, not on a greedy answer."""
-    given, own = torch.tensor([list(prompt)], device=model.device), model.generation_config
-    if not options["do_sample"]:
-        model.generation_config = GenerationConfig()  # else its penalties would be merged in
-    try:
+    given = torch.tensor([list(prompt)], device=model.device)
+    with nullcontext() if options["do_sample"] else own_settings(model, {}):
         return model.generate(
             given,
             attention_mask=torch.ones_like(given),
@@ -88,5 +87,14 @@ def _generate(model: Any, prompt: Sequence[int], stop_ids: frozenset[int], max_n
             pad_token_id=min(stop_ids, default=0),
             **options,
         )
+
+
+@contextmanager
+def own_settings(model: Any, settings: Mapping[str, Any]) -> Iterator[None]:
+    """These settings of generation and none of the model's own, whose penalties would be merged into any others."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig(**settings)
+    try:
+        yield
     finally:
-        model.generation_config = own
+        model.generation_config = before

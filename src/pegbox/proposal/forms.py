@@ -89,12 +89,21 @@ def several_labels(columns: Columns) -> Guess | None:
 
 
 def matching(columns: Columns) -> Guess | None:
-    """Texts beside texts that match them, without a label."""
+    """Texts beside texts that match them; there may be texts that do not, or a score."""
     asked, positive = find(columns, names.ANCHORS), find(columns, names.POSITIVES)
-    if asked is None or positive is None or not asked.is_prose or not (positive.is_prose or positive.is_names):
+    if asked is None or positive is None or not asked.is_prose or not positive.is_prose:
         return None
-    why = f"{shown(positive.name)} matches {shown(asked.name)}, and nothing is to be answered"
-    return Guess("embedding", "likely", (why,), {"text": asked.name, "text_pair": positive.name})
+    why = [f"{shown(positive.name)} matches {shown(asked.name)}, and nothing is to be answered"]
+    roles, negative = {"text": asked.name, "text_pair": positive.name}, find(columns, names.NEGATIVES)
+    if negative is not None and negative.all(str):
+        roles["negative"] = negative.name
+        why.append(f"{shown(negative.name)} does not match it")
+    scored = [column for column in columns if column.name == "score" and column.is_number]
+    if scored and "negative" not in roles:
+        roles["score"] = "score"
+        return Guess("embedding", "likely", (*why, "'score' says how alike they are"), roles)
+    told = "from how many texts each shall be told: from those of its update, so that a larger train.batch_size teaches more"
+    return Guess("embedding", "likely", tuple(why), roles, unknown=(told,))
 
 
 def alpaca(columns: Columns) -> Guess | None:

@@ -16,6 +16,7 @@ CONTEXT = (
 )  # asked about, beside a question
 ANCHORS = ("anchor", "query", "question", "text")
 POSITIVES = ("positive", "pos", "positive_passage")
+NEGATIVES = ("negative", "neg", "negative_passage", "hard_negative")
 TAGS = ("tags", "ner_tags", "pos_tags", "labels", "ner", "pos", "tag")
 LABELS = ("labels", "label", "genres", "topics", "categories", "classes", "tags", "emotions")
 SCORE = ("stars", "rating", "grade", "target", "score", "similarity", "y")  # of LABEL, those that may be numbers

@@ -20,6 +20,7 @@ from pegbox.data.sources import MalformedRow
 from pegbox.errors import DataError, RecipeError
 from pegbox.proposal import doubts, names
 from pegbox.proposal.columns import Column, columns_of, listed, shown
+from pegbox.proposal.encoder_decoders import is_encoder_decoder
 from pegbox.proposal.guess import Guess, find
 from pegbox.proposal.recipe import Proposal
 from pegbox.proposal.rules import RULES
@@ -35,10 +36,9 @@ GENERATING = ("chat", "completion", "preference")
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "preference": "train on the better answers: `task: chat` with `data.columns: {prompt: ..., completion: chosen}`",
-        "embedding": "write pairs of texts with a label that says whether they match, and `task: classification`",
     }
 )
-# kinds that another one stands in for until they can be trained: the kind, and its roles
+# kinds that another one stands in for where the model is no encoder-decoder: the kind, and its roles
 STANDS_IN: Mapping[str, tuple[str, Mapping[str, str]]] = MappingProxyType(
     {"seq2seq": ("chat", {"source": "prompt", "target": "completion"})}
 )
@@ -59,13 +59,14 @@ class Looked:
 
 
 def propose(files: Sequence[str], model: str | None = None) -> Proposal:
-    """Look at the rows and propose a recipe. `model`: instead of the one that is usual for the task.
+    """Look at the rows and propose a recipe. `model`: instead of the one that is usual for the task; an encoder-decoder
+    learns sources and targets as they are.
 
     Raises DataError where rows cannot be read or used, RecipeError where no task fits them or none that can be trained yet.
     """
     looked = _look(files)
     columns = columns_of(looked.rows)
-    guess = _trainable(_decide(columns, looked), looked)
+    guess = _trainable(_decide(columns, looked), looked, model)
     _refuse_lost_context(guess, columns, looked)
     records = _records(guess, looked)
     settings = choose_settings(records, looked.complete, looked.where)
@@ -206,15 +207,18 @@ def _decide(columns: Sequence[Column], looked: Looked) -> Guess:
     raise RecipeError(what, where=looked.where, cure=cure)
 
 
-def _trainable(guess: Guess, looked: Looked) -> Guess:
+def _trainable(guess: Guess, looked: Looked, model: str | None) -> Guess:
     """The guess as what can be trained today. Raises RecipeError where nothing can."""
     if guess.kind in NOT_YET:
         what = f"these rows look like {_plan(guess)}, which pegbox cannot train yet: {'; '.join(guess.reasons)}"
         raise RecipeError(what, where=looked.where, cure=f"today: {NOT_YET[guess.kind]}")
-    if guess.kind not in STANDS_IN:
+    if guess.kind not in STANDS_IN or (model is not None and is_encoder_decoder(model)):
         return guess
     kind, roles = STANDS_IN[guess.kind]
-    instead = f"the rows are {guess.kind}, which cannot be trained by itself yet: {kind} stands in, and learns the same"
+    instead = (
+        f"the rows are {guess.kind}, which takes an encoder-decoder: {kind} stands in, and learns the same with a decoder; "
+        "name an encoder-decoder with --model for the other"
+    )
     told = "the untouched model is not told what to do with a text unless you say it in data.instruction"
     named = {roles[role]: column for role, column in guess.roles.items()}
     return replace(guess, kind=kind, roles=named, reasons=(*guess.reasons, instead), unknown=(*guess.unknown, told))

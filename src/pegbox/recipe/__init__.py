@@ -1,18 +1,33 @@
 """The recipe: what a user asks for (no torch here)."""
 
 from pegbox.recipe.load import dump, load, validate
-from pegbox.recipe.losses import FITTING, MAE, MSE, BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss, OwnLoss
+from pegbox.recipe.losses import (
+    FITTING,
+    MAE,
+    MSE,
+    BinaryCrossEntropy,
+    Cosine,
+    CrossEntropy,
+    Focal,
+    Huber,
+    InfoNCE,
+    Loss,
+    OwnLoss,
+)
 from pegbox.recipe.methods import Adapter, Freeze, Full, Lora, Method, Peft
 from pegbox.recipe.own import is_own, load_own, own_files
 from pegbox.recipe.schema import ALLOWABLE, Data, Evaluate, Model, Recipe, Train
 from pegbox.recipe.tasks import (
     PROMPTED,
+    TEMPERATURE,
     Chat,
     Classification,
     Completion,
+    Embedding,
     MaskedLM,
     Multilabel,
     Regression,
+    Seq2Seq,
     Task,
     TokenClassification,
 )
@@ -23,18 +38,22 @@ __all__ = [
     "MAE",
     "MSE",
     "PROMPTED",
+    "TEMPERATURE",
     "Adapter",
     "BinaryCrossEntropy",
     "Chat",
     "Classification",
     "Completion",
+    "Cosine",
     "CrossEntropy",
     "Data",
+    "Embedding",
     "Evaluate",
     "Focal",
     "Freeze",
     "Full",
     "Huber",
+    "InfoNCE",
     "Lora",
     "Loss",
     "MaskedLM",
@@ -45,6 +64,7 @@ __all__ = [
     "Peft",
     "Recipe",
     "Regression",
+    "Seq2Seq",
     "Task",
     "TokenClassification",
     "Train",

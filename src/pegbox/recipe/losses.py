@@ -61,6 +61,18 @@ class Huber(Frozen):
     delta: Amount = Field(default=1.0, description="where it turns, in standard deviations of the target")
 
 
+class InfoNCE(Frozen):
+    """-log of the share of the right text among all texts of the update (van den Oord et al. 2018, arXiv 1807.03748)."""
+
+    kind: Literal["info_nce"] = "info_nce"
+
+
+class Cosine(Frozen):
+    """The squared error of the cosine of two texts against their score."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
 def _formed(reference: str) -> str:
     split(reference)
     return reference
@@ -84,7 +96,7 @@ def _whole(value: Any) -> Any:
     return {"kind": "own", "function": value} if is_own(value) else {"kind": value}
 
 
-BuiltIn = CrossEntropy | Focal | BinaryCrossEntropy | MSE | MAE | Huber
+BuiltIn = CrossEntropy | Focal | BinaryCrossEntropy | MSE | MAE | Huber | InfoNCE | Cosine
 Loss = BuiltIn | OwnLoss
 _Tagged = Annotated[Loss, Field(discriminator="kind")]
 LossOrNone = Annotated[_Tagged | None, BeforeValidator(_whole, json_schema_input_type=str | _Tagged | None)]
@@ -98,8 +110,10 @@ FITTING: Mapping[str, tuple[type[BuiltIn], ...]] = {
     "regression": (MSE, MAE, Huber),
     "token_classification": (CrossEntropy, Focal),
     "masked_lm": (CrossEntropy,),
+    "seq2seq": (CrossEntropy,),
+    "embedding": (InfoNCE, Cosine),
 }
-UNLABELLED = ("chat", "completion", "masked_lm")  # tasks whose classes are the tokens of the vocabulary
+UNLABELLED = ("chat", "completion", "masked_lm", "seq2seq")  # tasks whose classes are the tokens of the vocabulary
 
 
 def refuse_misfit(loss: Loss | None, task: str) -> None:

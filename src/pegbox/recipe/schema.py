@@ -63,7 +63,7 @@ if TYPE_CHECKING:  # elsewhere a mapping of roles is one of strings, and the key
     Role = str
 else:
     Role = Literal[
-        *("messages", "prompt", "completion", "source", "target", "text", "text_pair"),
+        *("messages", "prompt", "completion", "source", "target", "text", "text_pair", "negative"),
         *("label", "labels", "score", "tokens", "tags", "group", "sensitive_feature"),
     ]
 Format = Literal[
@@ -76,6 +76,10 @@ Format = Literal[
     "text_labels",
     "text_score",
     "tokens_tags",
+    "text_pair",
+    "triplet",
+    "text_pair_score",
+    "text_pair_label",
     "source_target",
     "openai_preference",
     "trl_preference",
@@ -103,7 +107,7 @@ class Data(Frozen):
     instruction: str | None = Field(
         default=None,
         min_length=1,
-        description="a system message (chat) or a first line (prompt/completion) for every row",
+        description="for every row: a system message (chat), a first line (completion), what a source begins with (seq2seq)",
     )
     max_length: Annotated[int, Field(gt=1), NoTruth] | None = Field(
         default=None, description="tokens; default: the model's limit"
@@ -243,6 +247,9 @@ class Evaluate(Frozen):
         default=5, ge=0, description="rows of train shown to the untouched model; 0: no such system"
     )
     max_rows: Count = Field(default=1000, description="test rows scored, drawn with the seed")
+    num_beams: Count = Field(
+        default=1, description="of seq2seq: how many answers are followed at once; 1: none but the likeliest"
+    )
 
 
 class Recipe(Frozen):
@@ -260,6 +267,12 @@ class Recipe(Frozen):
     def _the_instruction_has_an_effect(self) -> Recipe:
         if self.data.instruction is not None and self.task.kind not in PROMPTED:
             raise ValueError(f"data.instruction has no effect with task: {self.task.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _the_beams_have_an_effect(self) -> Recipe:
+        if self.evaluate.num_beams > 1 and self.task.kind != "seq2seq":
+            raise ValueError(f"evaluate.num_beams has no effect with task: {self.task.kind}; leave it away")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pegbox.recipe.values import Frozen, Number
+from pegbox.recipe.values import Amount, Frozen, Number
 
 
 class Chat(Frozen):
@@ -54,8 +54,37 @@ class MaskedLM(Frozen):
     )
 
 
+class Seq2Seq(Frozen):
+    """A text made from another, by an encoder-decoder: `source` -> `target`, its translation, its summary."""
+
+    kind: Literal["seq2seq"] = "seq2seq"
+    source_lang: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the code of the sources' language, where the model's tokenizer has codes",
+    )
+    target_lang: str | None = Field(
+        default=None, min_length=1, description="the code of the targets' language, likewise (mBART, NLLB)"
+    )
+
+
+TEMPERATURE = 0.05
+
+
+class Embedding(Frozen):
+    """A vector for a text, near those of texts that match it: pairs, with a text that does not match, or with a score."""
+
+    kind: Literal["embedding"] = "embedding"
+    pooling: Literal["mean", "cls", "last"] = Field(
+        default="mean", description="the vector: the mean over a text's tokens, or its first token's, or its last one's"
+    )
+    temperature: Amount = Field(
+        default=TEMPERATURE, description="cosines are divided by it; lower: the nearest wrong texts matter more"
+    )
+
+
 Task = Annotated[
-    Chat | Completion | Classification | Multilabel | Regression | TokenClassification | MaskedLM,
+    Chat | Completion | Classification | Multilabel | Regression | TokenClassification | MaskedLM | Seq2Seq | Embedding,
     Field(discriminator="kind"),
 ]
-PROMPTED = ("chat", "completion")  # the tasks whose rows have a place for an instruction
+PROMPTED = ("chat", "completion", "seq2seq")  # the tasks whose rows have a place for an instruction

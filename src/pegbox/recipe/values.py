@@ -84,9 +84,14 @@ def listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _are_different(value: list[Any] | tuple[Any, ...]) -> bool:
+    return len(value) == 0 or _are_columns(tuple(value))
+
+
 NameList = tuple[str, ...]
 DifferentTexts = Annotated[
-    NameList, must_be("a list of different texts", lambda value: len(value) == 0 or _are_columns(tuple(value)))
+    NameList,
+    must_be("a list of different texts", lambda value: isinstance(value, list | tuple) and _are_different(value)),
 ]
 Names = Annotated[NameList, must_be("a list of names", _are_names)]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -44,6 +44,8 @@ ON_HUB = {
     "spearman": "spearmanr",
 }
 AVERAGED = {"f1_macro": {"average": "macro"}, "f1_weighted": {"average": "weighted"}}
+# by what else the hub finds models of a kind
+TAGS: Mapping[str, tuple[str, ...]] = {"embedding": ("sentence-transformers", "feature-extraction")}
 HUB_LICENCES = frozenset(LICENCES.split())
 
 
@@ -68,9 +70,9 @@ def metadata_block(name: str, recipe: Recipe, evaluation: Mapping[str, Any], rec
     values = {
         **_licence(receipt["model"].get("licence")),
         **(base if is_on_hub(receipt) else {}),
-        "library_name": {"model": "transformers", "peft": "peft", "pegbox": "pegbox"}[saved_as],
+        "library_name": _library(recipe),
         "pipeline_tag": _pipeline_tag(recipe),
-        "tags": ["pegbox", recipe.task.kind, recipe.method.kind],
+        "tags": ["pegbox", recipe.task.kind, recipe.method.kind, *TAGS.get(recipe.task.kind, ())],
         **_model_index(name, recipe, evaluation, receipt),
         "pegbox": {"version": receipt["versions"]["pegbox"], "data": _data(recipe, receipt)},
     }
@@ -80,6 +82,13 @@ def metadata_block(name: str, recipe: Recipe, evaluation: Mapping[str, Any], rec
 def is_on_hub(receipt: Mapping[str, Any]) -> bool:
     """Whether the name is one of the hub's, wherever the files came from."""
     return str(receipt["model"]["source"]).startswith(("hub", "package"))
+
+
+def _library(recipe: Recipe) -> str:
+    """What loads the saved model."""
+    if recipe.task.kind == "embedding" and recipe.method.saved_as == "model":
+        return "sentence-transformers"
+    return {"model": "transformers", "peft": "peft", "pegbox": "pegbox"}[recipe.method.saved_as]
 
 
 def _pipeline_tag(recipe: Recipe) -> str:

@@ -61,4 +61,6 @@ KINDS: Mapping[str, Kind] = {
     "regression": Kind(numbers.regression),
     "token_classification": Kind(labels.entities, ENTITIES),
     "masked_lm": Kind(),
+    "seq2seq": Kind(marks=WORDS),
+    "embedding": Kind(),
 }

@@ -17,6 +17,8 @@ NAMES = {
     "mse": "squared error of standardised values",
     "mae": "absolute error of standardised values",
     "huber": "Huber's loss of standardised values",
+    "info_nce": "InfoNCE among all texts of the update",
+    "cosine": "squared error of the cosine",
 }
 COUNTED = {
     "cross_entropy": "{weighted}nats per {unit}",
@@ -25,6 +27,8 @@ COUNTED = {
     "mse": "squared deviations per {unit}",
     "mae": "deviations per {unit}",
     "huber": "per {unit} (Huber)",
+    "info_nce": "nats per {unit}",
+    "cosine": "squared cosines per {unit}",
 }
 WEIGHING = (CrossEntropy, Focal, BinaryCrossEntropy)
 

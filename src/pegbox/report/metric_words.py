@@ -5,8 +5,8 @@ from __future__ import annotations
 from pegbox.metrics import METRICS
 from pegbox.report.task_words import words_of
 
-SHARES = ("exact_match", "accuracy")
-OF_A_HUNDRED = ("bleu", "chrf")
+SHARES = ("exact_match", "accuracy", "recall_at_1", "recall_at_5", "recall_at_10")
+OF_A_HUNDRED = ("bleu", "chrf", "ter")
 OF_NUMBERS = ("mse", "rmse", "mae")  # errors on the scale of the user's own numbers, be these large or small
 METRIC_NAMES = {
     "auroc": "AUROC",
@@ -16,6 +16,11 @@ METRIC_NAMES = {
     "f1_macro": "macro F1",
     "f1_weighted": "weighted F1",
     "mae": "mean absolute error",
+    "mrr": "mean reciprocal rank",
+    "ndcg": "nDCG@10",
+    "recall_at_1": "recall@1",
+    "recall_at_5": "recall@5",
+    "recall_at_10": "recall@10",
     "matthews_correlation": "Matthews correlation",
     "mse": "mean squared error",
     "pearson": "Pearson correlation",
@@ -24,6 +29,10 @@ METRIC_NAMES = {
     "recall": "span recall",
     "rmse": "RMSE",
     "spearman": "Spearman correlation",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "ter": "TER",
     "token_f1": "token F1",
 }
 SCALES = {
@@ -38,14 +47,19 @@ SCALES = {
     "pearson": "-1 to 1",
     "perplexity": "from 1 on",
     "r2": "up to 1, 0 for always the mean",
+    **{f"recall_at_{k}": f"share of right texts among the first {k}" for k in (1, 5, 10)},
     "rmse": "in the unit of the numbers",
     "spearman": "-1 to 1",
+    "length_ratio": "1 where answers are as long as the right ones",
+    "ter": "edits in a hundred words, from 0 on",
 }
 CLAIMS = {
     "accuracy": "labels {value} of the test rows correctly",
     "exact_match": "answers {value} of the test rows exactly",
     "f1": "finds the entities of the test rows with an F1 of {value}",
     "mae": "is off by {value} on average on the test rows",
+    "ndcg": "orders the texts of the test with an nDCG@10 of {value}",
+    "recall_at_1": "finds {value} of the right texts first",
     "perplexity": "has a perplexity of {value} on the test texts",
     "rmse": "is off by {value} (root mean square) on the test rows",
 }

@@ -77,8 +77,7 @@ def notes(
         found.append(f"Rows that belong together are resampled as one: {evaluation['units']:,} groups.")
     if note := words_of(evaluation["task"]).note:
         found.append(note)
-    if signature := evaluation.get("signature"):
-        found.append(f"{wording.metric_name(evaluation['primary'], evaluation['task'])} was computed as {signature}.")
+    found += _signatures(evaluation)
     shots, wanted = receipt["shots"], recipe.evaluate.few_shot
     if FEW_SHOT in evaluation["systems"] and shots < wanted:
         found.append(f"Of the {wanted} examples that the recipe asks for, {shots} fit into the prompt.")
@@ -87,3 +86,14 @@ def notes(
         listed = ", ".join(f"{name} {count:,}" for name, count in close.items())
         found.append(f"Answers in which two tokens were as good as equally likely: {listed}.")
     return found
+
+
+def _signatures(evaluation: Mapping[str, Any]) -> list[str]:
+    """How the numbers were computed whose name does not say it all; metrics of one signature together."""
+    alike: dict[str, list[str]] = {}
+    for metric, signature in evaluation.get("signatures", {}).items():
+        alike.setdefault(signature, []).append(wording.metric_name(metric, evaluation["task"]))
+    return [
+        f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} computed as {signature}."
+        for signature, names in alike.items()
+    ]

@@ -18,7 +18,8 @@ import numpy as np
 
 from pegbox.evaluation.bootstrap import paired_difference
 from pegbox.evaluation.verdict import TUNED
-from pegbox.metrics import FloatArray, line_statistics, lookup
+from pegbox.metrics import FloatArray, line_statistics, lookup, reference_of
+from pegbox.metrics.retrieval import RANKINGS
 from pegbox.metrics.spans import SPANS
 from pegbox.tasks import TASKS
 
@@ -75,16 +76,23 @@ def most_changed(compared: Compared, seed: int) -> list[int]:
 
 
 def row_metric(evaluation: Mapping[str, Any]) -> str:
-    """The metric that can score one row: the task's own (of a label, whether it is right), else the primary."""
-    return TASKS[evaluation["task"]].row_metric or str(evaluation["primary"])
+    """The metric that can score one row: the task's own (of a label, whether it is right), else the primary.
+
+    A correlation is of many rows; of one there is the error.
+    """
+    own = TASKS[evaluation["task"]].row_metric or str(evaluation["primary"])
+    return own if lookup(reference_of(evaluation, own)).additive else "mae"
 
 
 def right_or_wrong(lines: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any]) -> list[bool] | None:
     """Whether tuned's answer to each row is the right one; None where answers are numbers, or the text is the target."""
-    if evaluation["primary"] == "perplexity" or TASKS[evaluation["task"]].loss_unit == "value":
+    task, answers, right = TASKS[evaluation["task"]], [line["answers"][TUNED] for line in lines], lines[0]["reference"]
+    if evaluation["primary"] == "perplexity" or task.loss_unit == "value" or isinstance(right, float):
         return None
-    if TASKS[evaluation["task"]].row_metric:
-        return [line["answers"][TUNED] == line["reference"] for line in lines]
+    if RANKINGS.fits(answers[0], right):
+        return [answer["ranks"][0] == 1 for answer in answers]
+    if task.row_metric:
+        return [answer == line["reference"] for answer, line in zip(answers, lines, strict=True)]
     return [bool(score) for score in row_scores(lines, "exact_match")[TUNED]]
 
 

@@ -70,6 +70,28 @@ WORDS: Mapping[str, Words] = {
         "shown by that task's own run.",
         unmeasured="Not measured: what the model does in any task, and what it has forgotten.",
     ),
+    "seq2seq": Words(
+        right="right target",
+        explanations={
+            "trivial": "one text for all rows, or the source as it is, whichever was better on the training rows",
+            "base": "the model as it was before",
+        },
+        note="chrF and BLEU are sacreBLEU's, over all rows together. ROUGE reads the letters a to z and digits alone: of "
+        "other scripts it knows nothing. The length ratio is that of all answers to all right targets, in words.",
+        unmeasured="Not measured: whether a target says what its source says (a metric counts what is spelt alike), texts of "
+        "other kinds, and what the model has forgotten.",
+    ),
+    "embedding": Words(
+        right="right text",
+        explanations={
+            "bag_of_words": "the cosine of the texts' words, rare ones counting for more: what needs no language model",
+            "base": "the model as it was before, its tokens pooled in the same way",
+            "permuted": "the tuned model's own scores, each given to another pair: what knowing only their form is worth",
+        },
+        note="A question is answered by an order of all different texts of the test rows: among more texts, or others, the "
+        "numbers are lower. Of pairs with a score it is the order of the scores that counts.",
+        unmeasured="Not measured: search among more texts than those of the test, and what the model has forgotten.",
+    ),
 }
 
 

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pegbox.recipe import Recipe
+from pegbox.data.prompts import led
+from pegbox.recipe import Embedding, Recipe
 from pegbox.report import usage_code
 
 ASKED = "..."  # what a reader puts their own text for
@@ -48,6 +49,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "regression": ("text",),
     "token_classification": ("tokens",),
     "masked_lm": ("text",),
+    "seq2seq": ("source",),
+    "embedding": ("text",),
 }
 
 
@@ -84,6 +87,16 @@ def _mask(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     return usage_code.mask(adapter=_is_adapter(recipe))
 
 
+def _vector(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    assert isinstance(recipe.task, Embedding)
+    return usage_code.vector(recipe.task.pooling, adapter=_is_adapter(recipe))
+
+
+def _sequence(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    lead = "" if recipe.data.instruction is None else led(recipe.data.instruction)
+    return usage_code.sequence(_quoted(lead + ASKED), adapter=_is_adapter(recipe))
+
+
 def _generator(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     tokens, inputs = recipe.evaluate.max_new_tokens, _inputs(recipe)
     return usage_code.generator(inputs, max_new_tokens=tokens, adapter=_is_adapter(recipe))
@@ -115,6 +128,8 @@ WITHOUT: Mapping[str, Callable[[Recipe, Mapping[str, Any]], str]] = {
     "regression": _whole_text,
     "token_classification": _words,
     "masked_lm": _mask,
+    "seq2seq": _sequence,
+    "embedding": _vector,
 }
 
 COMMANDS = {

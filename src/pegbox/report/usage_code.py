@@ -115,11 +115,39 @@ def mask(*, adapter: bool) -> str:
     return ((ADAPTED if adapter else _load("MaskedLM", adapter=False)) + MASK).rstrip()
 
 
+VECTORS = """inputs = tokenizer("...", return_tensors="pt")
+with torch.no_grad():
+    tokens = model(**inputs).last_hidden_state[0]
+print({pooled}.tolist())
+# sentence-transformers loads the folder, too: SentenceTransformer("model").encode(["..."])
+"""
+POOLED = {"mean": "tokens.mean(0)", "cls": "tokens[0]", "last": "tokens[-1]"}
+
+
+def vector(pooling: str, *, adapter: bool) -> str:
+    """Of a text's vector."""
+    load = _load("FeatureExtraction", adapter=True) if adapter else _load("", adapter=False)
+    return (load.replace("AutoModelFor", "AutoModel") + VECTORS.format(pooled=POOLED[pooling])).rstrip()
+
+
+def sequence(text: str, *, adapter: bool) -> str:
+    """Of a text made from another; `text`: the source, as Python writes it."""
+    return (
+        f"{_load('Seq2SeqLM', adapter=adapter, torch=False).replace(*SETTINGS)}"
+        "# says how many beams there are, and where an answer begins and ends\n"
+        'settings = GenerationConfig.from_pretrained("model")\n'
+        f'inputs = tokenizer({text}, return_tensors="pt")\n'
+        "output = model.generate(**inputs, generation_config=settings)\n"
+        "print(tokenizer.decode(output[0], skip_special_tokens=True))"
+    )
+
+
+SETTINGS = ("AutoTokenizer\n", "AutoTokenizer, GenerationConfig\n")
+
+
 def generator(inputs: str, *, max_new_tokens: int | None, adapter: bool) -> str:
     """Of a text that goes on; `inputs`: the lines that make them."""
-    load = _load("CausalLM", adapter=adapter, torch=False).replace(
-        "AutoTokenizer\n", "AutoTokenizer, GenerationConfig\n"
-    )
+    load = _load("CausalLM", adapter=adapter, torch=False).replace(*SETTINGS)
     return (
         f"{load}"
         "# says at which token an answer ends\n"

@@ -26,8 +26,10 @@ def metric_of(results: Mapping[str, Any], metric: str) -> Metric:
 
 def scale(metric: str, results: Mapping[str, Any]) -> str:
     """What a metric's numbers mean, and which way is better."""
-    direction = "higher" if metric_of(results, metric).greater_is_better else "lower"
-    return f"{meaning(metric)}; {direction} is better"
+    found = metric_of(results, metric)
+    if found.describes:
+        return meaning(metric)
+    return f"{meaning(metric)}; {'higher' if found.greater_is_better else 'lower'} is better"
 
 
 def number(value: float | None, metric: str) -> str:
@@ -88,12 +90,13 @@ def p_equals(value: float) -> str:
 def system_names(evaluation: Mapping[str, Any], receipt: Mapping[str, Any]) -> dict[str, str]:
     """The name of every system of the evaluation; each can follow "the"."""
     shots = receipt["shots"]
-    trivial = TASKS[evaluation["task"]].trivial_name
+    trivial = receipt.get("task", {}).get("trivial") or TASKS[evaluation["task"]].trivial_name
     known = {
         TUNED: "tuned model",
         BASE: "untouched model",
         FEW_SHOT: f"untouched model with {shots} example{'' if shots == 1 else 's'}",
         "linear_probe": "linear probe",
+        "bm25": "BM25",
         "bag_of_words": "bag of words",
         TRIVIAL: "token frequencies" if evaluation["primary"] == "perplexity" else trivial,
         "permuted": "tuned answers, shuffled",
@@ -107,7 +110,9 @@ EXPLANATIONS = {
     FEW_SHOT: "rows of the training set in its prompt, as many as fit, the same for every test row",
     "linear_probe": "logistic regression on the untouched model's features: what needs no fine-tuning",
     "bag_of_words": "logistic regression on the words: what needs no language model",
+    "bm25": "search by the words that texts share, rare ones counting for more: what needs no language model",
     TRIVIAL: "counted in the training rows: what needs no look at the input",
+    "translation_memory": "the target of the training source that is most alike: what needs no language model",
     "permuted": "the tuned model's own answers, each given to another row: what knowing only their form is worth",
 }
 

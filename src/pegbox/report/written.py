@@ -64,6 +64,11 @@ def _likelihood(answer: Mapping[str, Any], text: str, targets: Sequence[str]) ->
     return f"{answer['nll']:,.1f} nats over {answer['tokens']:,} tokens"
 
 
+def _ranking(answer: Mapping[str, Any], text: str, targets: Sequence[str]) -> str:
+    found = answer["ranks"]
+    return f"{answer['first']} (right: rank {', '.join(f'{rank:,}' for rank in found)})"
+
+
 def _is_span(answer: Any) -> bool:
     return isinstance(answer, Mapping) and "first_word" in answer
 
@@ -72,10 +77,15 @@ def _is_likelihood(answer: Any) -> bool:
     return isinstance(answer, Mapping) and answer.keys() == {"nll", "tokens"}
 
 
+def _is_ranking(answer: Any) -> bool:
+    return isinstance(answer, Mapping) and answer.keys() == {"first", "ranks"}
+
+
 # how the forms of answers are told apart, and how each is written; an empty list is an empty set of labels or of entities
 FORMS: Sequence[tuple[Callable[[Any], bool], Callable[[Any, str, Sequence[str]], str]]] = (
     (_is_number, _number),
     (_is_likelihood, _likelihood),
+    (_is_ranking, _ranking),
     (_all(lambda part: isinstance(part, str)), _labels),
     (_all(_is_number), _numbers),
     (_all(_is_span), _entities),

@@ -194,5 +194,9 @@ def sha256(file: Path) -> str:
 
 
 def hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    """(name, SHA-256) of every file of a folder, sorted by name."""
-    return ((file.name, sha256(file)) for file in sorted(folder.iterdir()) if file.is_file())
+    """(name, SHA-256) of every file of a folder, sorted by name, and of each `config.json` of a folder in it.
+
+    Those say how sentence-transformers pools; what else a folder of the hub has in others (weights in other forms) is not read.
+    """
+    files = sorted((*folder.iterdir(), *folder.glob("*/config.json")))
+    return ((file.relative_to(folder).as_posix(), sha256(file)) for file in files if file.is_file())

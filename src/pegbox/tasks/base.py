@@ -10,8 +10,9 @@ Its life: made from a recipe; `observe` sees all records, `fit` those of train; 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,13 @@ from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, Record
 from pegbox.data.render import Renderer
+from pegbox.errors import RecipeError
 from pegbox.models.batch import Batch, pack, pad
+from pegbox.models.generation import Answer
 from pegbox.recipe import FITTING, Loss, Recipe
+from pegbox.runtime import ALONE, Ranks
 from pegbox.tasks import losses
+from pegbox.tasks.asked import Asked
 
 Advance = Callable[[int], None]
 
@@ -40,6 +45,15 @@ class Predictions:
     probabilities: tuple[Mapping[str, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class Unfit:
+    """Models that a task cannot have: those that bring one of the `heads` along; `what` is wrong, and the `cure`."""
+
+    heads: frozenset[str]
+    what: str
+    cure: str
+
+
 class Task(ABC):
     """One kind of task; a file and a row in the table. `head` is a key of `models.load.HEADS`.
 
@@ -55,11 +69,19 @@ class Task(ABC):
     pipeline_tag = "text-generation"  # the hub's name for what the model does
     problem_type: str | None = None  # Transformers' name for what a new head's outputs mean
     criterion: losses.Criterion  # what sums the loss; made by `fit`
+    unfit: Unfit | None = None  # models that it cannot have
+    places = True  # it may ask where in a text a token stands, which only fast tokenizers tell
+    over_tokens = False  # the model's outputs are of each token, and not of a row as a whole
     few_shot = True  # rows of train can be shown to the untouched model before each question
+    joint = False  # the loss of a row hangs on the rows beside it, and so does its answer
     permutes = True  # an answer can be given to another row, so that knowing only the form of answers can be priced
 
     def __init__(self, renderer: Renderer, recipe: Recipe, heads: frozenset[str] = frozenset()) -> None:
         self.renderer, self.recipe, self.heads = renderer, recipe, heads
+        if self.unfit is not None and heads & self.unfit.heads:
+            raise RecipeError(self.unfit.what, where="model", cure=self.unfit.cure)
+        if self.places and not renderer.tokenizer.is_fast:
+            raise RecipeError("the model has no fast tokenizer", where="model", cure="give a model with tokenizer.json")
 
     @property
     def loss_settings(self) -> Loss:
@@ -140,16 +162,34 @@ class Task(ABC):
         return self.criterion(*self.scored(model, batch))
 
     def update_loss(
-        self, model: PreTrainedModel, micro_batches: Sequence[Batch], backward: Callable[[torch.Tensor], None]
+        self,
+        model: PreTrainedModel,
+        micro_batches: Sequence[Batch],
+        backward: Callable[[torch.Tensor], None],
+        ranks: Ranks = ALONE,
     ) -> tuple[float, float]:
-        """The loss and weight of a whole update, `backward` called on every part.
+        """The loss and weight of this rank's share of an update, `backward` called on every part.
 
-        An objective that couples the rows of an update (in-batch negatives) overrides this.
+        An objective that couples the rows of an update (in-batch negatives) overrides this; gradients are summed over
+        the `ranks` afterwards.
         """
+        return self._summed(model, micro_batches, backward)
+
+    def group_loss(self, model: PreTrainedModel, micro_batches: Iterable[Batch]) -> tuple[float, float]:
+        """The loss and weight of rows that are scored together, where nothing learns: those of validation.
+
+        Where a task is `joint` a group has as many rows as an update, and is one rank's.
+        """
+        return self._summed(model, micro_batches, lambda part: None)
+
+    def _summed(
+        self, model: PreTrainedModel, batches: Iterable[Batch], then: Callable[[torch.Tensor], None]
+    ) -> tuple[float, float]:
+        """The loss and weight of batches that know nothing of each other; `then` is told the loss of each."""
         total, weight = 0.0, 0.0
-        for batch in micro_batches:
+        for batch in batches:
             part, part_weight = self.loss(model, batch)
-            backward(part)
+            then(part)
             total, weight = total + part.item(), weight + part_weight
         return total, weight
 
@@ -184,6 +224,35 @@ class Task(ABC):
         advance: Advance = lambda rows: None,
     ) -> Predictions:
         """The model's answers; `shots` are rows of train shown to it first (where `zero_shot`)."""
+
+    def served(
+        self,
+        model: PreTrainedModel,
+        records: Sequence[Record],
+        *,
+        max_new_tokens: int,
+        advance: Advance = lambda rows: None,
+    ) -> Predictions:
+        """What those get who ask the model for its use: its answers, where these do not hang on what else is asked."""
+        return self.predict(model, records, max_new_tokens=max_new_tokens, advance=advance)
+
+    def save_beside(self, model: PreTrainedModel, folder: Path) -> None:  # noqa: B027, most models need nothing more
+        """Write what another library needs, beside the weights, to use the saved model for the task."""
+
+    def asked(self, model: PreTrainedModel, example: Example) -> Asked:
+        """The example as another library is asked it, to be held against the model; of several texts the first."""
+        first = example.lengths[0] if example.lengths else len(example)
+        places = tuple(range(first)) if self.over_tokens else ()
+        return Asked(example.input_ids[:first], example.token_type_ids[:first], places)
+
+    def written(self, model: PreTrainedModel, asked: Sequence[Asked], max_new_tokens: int) -> list[Answer]:
+        """The greedy answers in tokens, of a model that writes; else none."""
+        return []
+
+    @property
+    def never_said(self) -> Sequence[int]:
+        """The tokens that no answer holds, whatever the model thinks of them."""
+        return ()
 
     def ask(
         self,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedModel
 
 from pegbox.data.records import Conversation, Example, Message, Record
+from pegbox.tasks.base import Predictions
 from pegbox.tasks.language import LanguageTask
+from pegbox.tasks.translation_memory import remembered
 
 
 class Chat(LanguageTask):
@@ -41,6 +45,17 @@ class Chat(LanguageTask):
     def reference(self, record: Record) -> str:
         """The content of the last trained turn, or how the template writes its calls of tools."""
         return self.renderer.turn(_conversation(record), len(_asked(record)[0]))
+
+    def rivals(
+        self,
+        base: PreTrainedModel,
+        train: Sequence[Record],
+        validation: Sequence[Record],
+        test: Sequence[Record],
+    ) -> Mapping[str, Predictions]:
+        """Where all rows tell a source and its target: what a memory of the training rows makes of each source."""
+        told = all(_conversation(record).of_source for records in (train, test) for record in records)
+        return remembered(self, train, test) if told else {}
 
 
 def _conversation(record: Record) -> Conversation:

@@ -12,12 +12,10 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, Record
-from pegbox.data.render import Renderer
-from pegbox.errors import RecipeError
 from pegbox.models.batch import Batch, at_least_float32, learnt_logits
-from pegbox.models.generation import count_close, generate
-from pegbox.recipe import Recipe
-from pegbox.tasks.base import Advance, Predictions, Task
+from pegbox.models.generation import Answer, count_close, generate
+from pegbox.tasks.asked import Asked
+from pegbox.tasks.base import Advance, Predictions, Task, Unfit
 
 SHORT_ANSWER = 50  # characters; answers whose median is at most this are right or wrong as a whole
 
@@ -27,12 +25,11 @@ class LanguageTask(Task):
 
     head = "causal_lm"
     metrics: tuple[str, ...] = ("exact_match", "chrf", "token_f1")
-
-    def __init__(self, renderer: Renderer, recipe: Recipe, heads: frozenset[str] = frozenset()) -> None:
-        super().__init__(renderer, recipe, heads)
-        if "masked_lm" in heads:  # such a model can be loaded for writing; it would copy the tokens that it is to learn
-            cure = "give a model that writes, or learn the texts by `task: masked_lm`"
-            raise RecipeError("the model sees the text that follows and cannot write", where="model", cure=cure)
+    unfit = Unfit(  # such a model can be loaded for writing; it would copy the tokens that it is to learn
+        frozenset({"masked_lm"}),
+        "the model sees the text that follows and cannot write",
+        "give a model that writes, or learn the texts by `task: masked_lm`",
+    )
 
     @abstractmethod
     def prompt(self, record: Record, shots: Sequence[Record]) -> list[int]:
@@ -75,6 +72,18 @@ class LanguageTask(Task):
         )
         texts = tuple(self.said(answer.input_ids) for answer in generated)
         return Predictions(texts, sum(1 for _ in count_close(generated)))
+
+    def asked(self, model: PreTrainedModel, example: Example) -> Asked:
+        """An answer is asked for behind what stands before the first token that is learnt."""
+        ids = example.input_ids
+        learnt = [place for place, weight in enumerate(example.loss_weights) if weight > 0 and place]
+        begin = learnt[0] if learnt[0] > 1 else max(1, len(ids) // 2)  # where all is learnt: the first half
+        return Asked(ids, example.token_type_ids, [place - 1 for place in learnt], ids[:begin])
+
+    def written(self, model: PreTrainedModel, asked: Sequence[Asked], max_new_tokens: int) -> list[Answer]:
+        """The answers to the prompts."""
+        prompts = [row.prompt for row in asked]
+        return generate(model, prompts, stop_ids=self.renderer.stop_ids, max_new_tokens=max_new_tokens)
 
     def trivial(self, train: Sequence[Record], test: Sequence[Record]) -> Predictions:
         """The most frequent answer of train; of equals the first in the alphabet."""

@@ -34,7 +34,7 @@ import torch
 from torch.nn import functional
 
 from pegbox.errors import RecipeError
-from pegbox.recipe import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Focal, Huber, Loss
+from pegbox.recipe import MAE, MSE, BinaryCrossEntropy, Cosine, CrossEntropy, Focal, Huber, InfoNCE, Loss
 from pegbox.tasks.own_loss import Criterion as Criterion  # named here for the tasks
 from pegbox.tasks.own_loss import Own, own_loss
 
@@ -62,6 +62,10 @@ def build(settings: Settings, labels: Sequence[str] = (), counts: Mapping[str, i
         criterion = partial(_of_cells, partial(binary_cross_entropy, positive_weights=of_each))
     elif isinstance(settings, Huber):
         criterion = partial(_of_cells, partial(huber, delta=settings.delta))
+    elif isinstance(settings, InfoNCE):
+        criterion = partial(_cross_entropy, None, 0.0)
+    elif isinstance(settings, Cosine):
+        criterion = partial(_of_cells, mse)
     elif isinstance(settings, MSE | MAE):
         criterion = partial(_of_cells, mse if isinstance(settings, MSE) else mae)
     else:

@@ -35,7 +35,7 @@ from pegbox.models.batch import Batch, at_least_float32
 from pegbox.models.masked import masked_logits
 from pegbox.recipe import MaskedLM as Settings
 from pegbox.recipe import Recipe
-from pegbox.tasks.base import Advance, Predictions, Task
+from pegbox.tasks.base import Advance, Predictions, Task, Unfit
 from pegbox.tasks.likelihoods import Likelihood, likelihood, unigram
 
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen tokens; the rest stays as it is
@@ -51,14 +51,17 @@ class MaskedLM(Task):
     metrics = ("perplexity",)
     trivial_name = "token frequencies"
     pipeline_tag = "fill-mask"
+    unfit = Unfit(
+        frozenset({"causal_lm", "seq2seq"}),
+        "the model writes text and learns no masked tokens",
+        "give an encoder (BERT and its kin), or learn the texts by `task: completion`",
+    )
+    over_tokens = True
     few_shot = False  # an encoder takes no examples
     permutes = False
 
     def __init__(self, renderer: Renderer, recipe: Recipe, heads: frozenset[str] = frozenset()) -> None:
         super().__init__(renderer, recipe, heads)
-        if heads & {"causal_lm", "seq2seq"}:
-            cure = "give an encoder (BERT and its kin), or learn the texts by `task: completion`"
-            raise RecipeError("the model writes text and learns no masked tokens", where="model", cure=cure)
         if renderer.tokenizer.mask_token_id is None:
             cure = "give an encoder (BERT and its kin) whose tokenizer_config.json names its mask_token"
             raise RecipeError("the model's tokenizer has no mask token", where="model", cure=cure)

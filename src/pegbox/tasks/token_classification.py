@@ -47,6 +47,7 @@ class TokenClassification(Task):
     metrics = ("f1", "precision", "recall")
     row_metric = "f1"
     loss_unit = "word"
+    over_tokens = True
     trivial_name = "most frequent tag of each word"
     pipeline_tag = "token-classification"
 

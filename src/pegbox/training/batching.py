@@ -46,12 +46,12 @@ def _order(examples: int, seed: int, epoch: int) -> torch.Tensor:
 def cut(examples: Sequence[Example], *, tokens: int, rows: int, shared: int = 0) -> list[list[Example]]:
     """Sort an update's examples by length and cut them into micro-batches.
 
-    None has more than `rows` examples, nor more than `tokens` tokens (counting padding to its longest row) unless one
+    None has more than `rows` examples, nor more than `tokens` tokens (counting padding to its longest text) unless one
     row alone has. `shared` tokens at the start of every row are stored once in a pack and counted once.
     """
     parts: list[list[Example]] = []
-    for example in sorted(examples, key=len, reverse=True):
-        size = len(parts[-1][0]) - shared if parts else 0
+    for example in sorted(examples, key=lambda example: example.room, reverse=True):
+        size = parts[-1][0].room - shared if parts else 0
         if parts and len(parts[-1]) < rows and shared + size * (len(parts[-1]) + 1) <= tokens:
             parts[-1].append(example)
         else:

@@ -70,7 +70,7 @@ def find_gradient(
     model.train()
     runtime.seed_noise(seed, step, ranks.rank)
     with runtime.autocast(model.device, bf16):
-        part, part_weight = ranks.attempt(lambda: task.update_loss(model, batches, backward))
+        part, part_weight = ranks.attempt(lambda: task.update_loss(model, batches, backward, ranks))
     loss, weight = ranks.sum(part, part_weight)
     parameters = list(trainable(model).values())
     ranks.sum_gradients(parameters)

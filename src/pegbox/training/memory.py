@@ -61,9 +61,8 @@ def _halved(job: Job, examples: Sequence[Example], said: str) -> Job:
     """The job with at most as many tokens at once as half the rows of its largest micro-batch of several rows."""
     world, plan = job.ranks.world, job.plan
     cuts = [part for rank in range(world) for part in parts(plan, examples[rank::world])]
-    several = [
-        (max(map(len, part)) - plan.shared, len(part)) for part in cuts if len(part) > 1
-    ]  # as `batching.cut` counts
+    # as `batching.cut` counts
+    several = [(max(one.room for one in part) - plan.shared, len(part)) for part in cuts if len(part) > 1]
     if not several:
         longest = max(map(len, examples))
         cure = (

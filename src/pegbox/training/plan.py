@@ -72,7 +72,7 @@ def make_plan(
     learnt, held = sum(p.numel() for p in parameters if p.requires_grad), sum(map(size, parameters))
     fixed = held + 12 * learnt  # + gradient and two moments
     available = runtime.available_memory(model.device) + held
-    longest = max(map(len, examples))
+    longest = max(example.room for example in examples)
     rows = settings.batch_size if settings.micro_batch_size == "auto" else int(settings.micro_batch_size)
     per_token = _bytes_per_token(model, examples)
     room = int(0.6 * (available - fixed) / per_token)

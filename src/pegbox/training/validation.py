@@ -28,18 +28,31 @@ def micro_batches(job: Job, examples: Sequence[Example], step: int) -> Iterator[
     return (batch.to(job.device) for batch in gradient.micro_batches(job.task, job.plan, examples, step))
 
 
+def groups(job: Job) -> Iterator[Sequence[Example]]:
+    """This rank's validation rows, in parts that are scored together.
+
+    All of them; where a row's loss hangs on the rows beside it, as many as an update has, in their order: the same
+    groups in every validation, on however many ranks.
+    """
+    rows, size, ranks = job.validation, job.settings.batch_size, job.ranks
+    if not job.task.joint:
+        yield rows[ranks.share(len(rows))]
+        return
+    starts = range(0, len(rows), size)
+    yield from (rows[start : start + size] for start in starts[ranks.share(len(starts))])
+
+
 @torch.no_grad()
 def validation_loss(job: Job) -> float:
     """The loss over all validation examples: one sum over one weight, never a mean of batches."""
     job.model.eval()
-    mine = job.validation[job.ranks.share(len(job.validation))]
 
     def summed() -> tuple[float, float]:
         total = weight = 0.0
         with runtime.autocast(job.device, job.bf16):
-            for batch in micro_batches(job, mine, step=-1):
-                part, part_weight = job.task.loss(job.model, batch)
-                total, weight = total + part.item(), weight + part_weight
+            for group in groups(job):
+                part, part_weight = job.task.group_loss(job.model, micro_batches(job, group, step=-1))
+                total, weight = total + part, weight + part_weight
         return total, weight
 
     total, weight = job.ranks.sum(*job.ranks.attempt(summed))

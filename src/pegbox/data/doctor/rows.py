@@ -97,7 +97,7 @@ def duplicates(traits: Traits, where: Where) -> Iterator[Finding]:
         message = f"{len(repeated)} rows are repeated; twins are kept on the same side of the split"
         cure = "keep one of each unless the weight is meant"
         yield Finding("duplicate", "warning", tuple(map(where, repeated)), message, cure)
-    if len(contradicting := np.flatnonzero(differing[kind])):
+    if len(contradicting := np.flatnonzero(differing[kind])) and not traits.several:
         message = f"{len(contradicting)} rows have the same input as another row, and a different answer"
         rows = tuple(map(where, contradicting))
         yield Finding("contradiction", "warning", rows, message, "decide which answer is right")

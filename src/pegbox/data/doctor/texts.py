@@ -9,6 +9,7 @@ from pegbox.data.records import (
     Conversation,
     LabelledText,
     LabelSetText,
+    MatchedTexts,
     PlainText,
     Preference,
     PromptCompletion,
@@ -29,6 +30,8 @@ def texts(content: Content) -> Iterable[str]:
             return dict.fromkeys((*texts(chosen), *texts(rejected)))  # what was asked stands in both
         case PlainText(text):
             return (text,)
+        case MatchedTexts():
+            return content.texts
         case TaggedWords(tokens, _):
             return (" ".join(tokens),)
         case LabelledText(text, _, pair) | LabelSetText(text, _, pair) | ScoredText(text, _, pair):
