@@ -42,7 +42,7 @@ from pegbox.runs import changes, checkpoint, durable, receipt
 from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RECIPE, RunFolder
 from pegbox.runtime import OutOfMemoryError, Ranks
-from pegbox.tasks import TASKS, Task
+from pegbox.tasks import Task, task_of
 from pegbox.training import loop
 from pegbox.training.job import Job, Judge
 from pegbox.training.plan import make_plan
@@ -56,7 +56,7 @@ def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
     source = resolve(recipe.model.name)
     tokenizer = models.load_tokenizer(source.path, recipe.model.add_tokens)
     renderer = Renderer(tokenizer, models.stop_ids(source.path))
-    task = TASKS[recipe.task.kind](renderer, recipe, models.heads_of(source.path))
+    task = task_of(recipe)(renderer, recipe, models.heads_of(source.path))
     limit = models.max_length(source.path)
     most = min(limit, recipe.data.max_length or limit)
     known = models.vocabulary(source.path)
@@ -123,7 +123,8 @@ def _refuse_unfit(metrics: Sequence[str], deciding: Collection[str], task: Task,
     own_metrics(metrics)
     for name in metrics:
         metric, right = lookup(name, where="evaluate"), task.reference(record)
-        if name not in task.metrics and not (metric.reads == "answers" and metric.kind.fits(right, right)):
+        against = {"reference": right, **task.beside(record)}.get(metric.against)
+        if name not in task.metrics and not (metric.reads == "answers" and metric.kind.fits(right, against)):
             cure = f"take one of {', '.join(task.metrics)}, or a function of your own"
             raise RecipeError(f"{metric.name} cannot score the answers of {task.kind}", where="evaluate", cure=cure)
     for name in deciding:

@@ -25,7 +25,7 @@ from pegbox.data.records import Example
 from pegbox.data.render import Renderer
 from pegbox.data.splits import SPLITS
 from pegbox.data.store import dump_example
-from pegbox.recipe import Data, Embedding, MaskedLM, Recipe, load
+from pegbox.recipe import Completion, Data, Embedding, MaskedLM, Recipe, load
 from pegbox.recipe.sources import GraphSource, QuerySource, Source
 from pegbox.tasks import TASKS, Task
 from tiny_folder import write_rows
@@ -59,6 +59,7 @@ FIELDS: Mapping[type[BaseModel], Mapping[str, Any]] = {
         "templates": {"*": {"prompt": "{subject}?", "completion": "{object}"}},
     },
     MaskedLM: {"mlm_probability": 0.5},
+    Completion: {"fim_rate": 0.9, "fim_spm_rate": 0.5},
     Embedding: {"pooling": "cls", "temperature": 0.1},
 }
 EACH = [(kind, field) for kind, fields in FIELDS.items() for field in fields]
@@ -72,6 +73,8 @@ def given(kind: type[BaseModel], changes: Mapping[str, Any]) -> dict[str, Any]:
         return {**least, "data": LEAST | changes}
     if kind is MaskedLM:
         return {**least, "task": {"kind": "masked_lm", **changes}}
+    if kind is Completion:
+        return {**least, "task": {"kind": "completion", "fim_rate": 0.5, **changes}}
     if kind is Embedding:
         return {**least, "task": {"kind": "embedding", **changes}}
     return {**least, "data": {"train": (GRAPH if kind is GraphSource else QUERY) | changes}}

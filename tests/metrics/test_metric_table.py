@@ -107,6 +107,11 @@ def ranking_rows(rng: np.random.Generator, n: int) -> Rows:
     return [{"first": "a text", "ranks": found} for found in ranks], ["a text"] * n
 
 
+def code_rows(rng: np.random.Generator, n: int) -> Rows:
+    """Numbers and less in the place of an argument, and what stands around it."""
+    return [str(rng.choice(["1", "x, y", ")", "(", ""])) for _ in range(n)], [["f(", ")\n"]] * n
+
+
 def surely(reference: Any) -> dict[str, float]:
     return {label: float(label in np.atleast_1d(reference)) for label in LABELS}
 
@@ -130,6 +135,7 @@ CASES: list[tuple[str, Draw]] = [
         for name in ("exact_match", "token_f1", "edit_similarity", "bleu", "chrf", "ter", "length_ratio")
     ),
     *((name, text_rows) for name in ("rouge1", "rouge2", "rougeL")),
+    ("syntax_validity", code_rows),
     ("perplexity", likelihood_rows),
     *((name, ranking_rows) for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg")),
 ]
@@ -138,6 +144,7 @@ PERFECT: dict[Draw, Callable[[Any], Any]] = {
     set_probability_rows: surely,
     ranking_rows: lambda reference: {"first": reference, "ranks": [1]},
     likelihood_rows: lambda reference: {"nll": 1.0, "tokens": 2},
+    code_rows: lambda around: "x",
 }
 WORST = {"mse": math.inf, "rmse": math.inf, "mae": math.inf, "perplexity": math.inf, "calibration_error": 1.0}
 WORST |= {"ter": 100.0, "r2": -math.inf, "pearson": -1.0, "spearman": -1.0}  # and else 0
@@ -356,7 +363,7 @@ def test_every_metric_takes_rows_of_its_own_kind(case: tuple[Metric, Draw]) -> N
     answers, references = draw(np.random.default_rng(5), 9)
     answers[4] = None
     given = [
-        {"id": f"t:{place}", "reference": reference, metric.reads: {"tuned": answer}}
+        {"id": f"t:{place}", metric.against: reference, metric.reads: {"tuned": answer}}
         for place, (answer, reference) in enumerate(zip(answers, references, strict=True))
     ]
     np.testing.assert_array_equal(line_statistics(metric, given)["tuned"], metric.statistics(answers, references))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from functools import cache
 
@@ -166,6 +167,26 @@ def recursive_distance(left: str, right: str) -> int:
 @given(st.text(alphabet="abé😀", max_size=9), st.text(alphabet="abé😀", max_size=9))
 def test_the_edit_distance_is_that_of_its_recursive_definition(left: str, right: str) -> None:
     assert levenshtein(left, right) == recursive_distance(left, right)
+
+
+def table_distance(left: str, right: str) -> int:
+    row = list(range(len(right) + 1))
+    for place, point in enumerate(left, start=1):
+        entries = [place]
+        for above, diagonal, other in zip(row[1:], row, right, strict=False):
+            entries.append(min(above + 1, entries[-1] + 1, diagonal + (point != other)))
+        row = entries
+    return row[-1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_edit_distance_of_long_texts_is_that_of_the_table(seed: int) -> None:
+    """Longer than a word of bits, alike and not."""
+    draw = random.Random(seed)
+    left = "".join(draw.choices("ab \n😀", k=draw.randrange(60, 200)))
+    for share in (0.0, 0.1, 1.0):
+        right = "".join(draw.choice("abx") * draw.randrange(3) if draw.random() < share else point for point in left)
+        assert levenshtein(left, right) == levenshtein(right, left) == table_distance(left, right)
 
 
 @pytest.mark.parametrize(

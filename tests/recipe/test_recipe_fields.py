@@ -49,6 +49,8 @@ OTHER: dict[str, Any] = {
     "model.quantization": "nf4",
     "model.add_tokens": ["<order>", "<price>"],
     "task.kind": "completion",
+    "task.fim_rate": 0.5,
+    "task.fim_spm_rate": 0.25,
     "task.mlm_probability": 0.3,
     "task.source_lang": "en_XX",
     "task.target_lang": "de_DE",
@@ -109,6 +111,8 @@ OTHER: dict[str, Any] = {
 }
 NEEDS: dict[str, dict[str, Any]] = {
     "train.early_stopping_threshold": {"train.early_stopping_patience": 3},
+    "task.fim_rate": {"task.kind": "completion"},
+    "task.fim_spm_rate": {"task.kind": "completion", "task.fim_rate": 0.9},
     "task.mlm_probability": {"task.kind": "masked_lm"},
     **{f"task.{key}": {"task.kind": "embedding"} for key in ("pooling", "temperature")},
     **{key: {"task.kind": "seq2seq"} for key in ("task.source_lang", "task.target_lang", "evaluate.num_beams")},
@@ -241,6 +245,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("task.kind", "chatt", f"'task.kind' must be one of {KINDS} (got 'chatt'): did you mean 'chat'?"),
     ("task", None, "'task' must be a mapping of keys (got nothing)"),
     ("task", {}, f"'task.kind' must be one of {KINDS} (got nothing)"),
+    ("task.fim_rate", -0.1, "'task.fim_rate' must be at least 0 (got -0.1)"),
+    ("task.fim_rate", 2, "'task.fim_rate' must be at most 1 (got 2)"),
+    ("task.fim_spm_rate", 2, "'task.fim_spm_rate' must be at most 1 (got 2)"),
     ("task.mlm_probability", 0, "'task.mlm_probability' must be greater than 0 (got 0)"),
     ("task.mlm_probability", 1, "'task.mlm_probability' must be less than 1 (got 1)"),
     ("method.kind", "qlora", "'method.kind' must be one of full, freeze, lora, adapter, peft (got 'qlora'): did you mean 'lora'?"),
@@ -318,6 +325,7 @@ def test_what_is_missing_is_named_all_at_once() -> None:
     ("values", "said"),
     [
         ({"data": {"train": "/a", "validation": 0.5, "test": 0.5}}, r"take all rows \(0\.5 \+ 0\.5\)"),
+        ({"task": {"kind": "completion", "fim_spm_rate": 0.5}}, "has no effect without task.fim_rate"),
         ({"train": {"early_stopping_threshold": 0.1}}, "has no effect without train.early_stopping_patience"),
     ],
 )

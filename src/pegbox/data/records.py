@@ -71,9 +71,10 @@ class PromptCompletion:
 
 @dataclass(frozen=True)
 class PlainText:
-    """A text that is trained whole."""
+    """A text that is trained whole. `asked`: the characters that somebody asks for, from the first up to the one behind."""
 
     text: str
+    asked: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

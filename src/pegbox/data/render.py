@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from pegbox.data.codec import Codec
+from pegbox.data.infill import Cut, Form, Part, refuse_tokens
 from pegbox.data.masks import marks
 from pegbox.data.records import Conversation, Message, PromptCompletion, Spans
 from pegbox.data.template import Template, UnstableTemplate, refuse_lost
@@ -239,6 +240,33 @@ class Renderer:
         tokens = Tokens()
         tokens.add(self._codec.opening)
         tokens.add([*self._without_stop(self._codec.learnt(text)), self._closing()], 1.0)
+        return tokens
+
+    def hole(self, form: Form, prefix: str, suffix: str) -> list[int]:
+        """The ids to serve for what stands between two texts: what the tokenizer puts before a text, and the form's parts.
+
+        The texts are tokenised each by itself, and names of controls in them are text. Raises ValueError where that fails.
+        """
+        texts = {Part.PREFIX: form.lead * bool(prefix) + prefix, Part.SUFFIX: suffix}
+        ids = list(self._codec.opening)
+        for part in form.parts:
+            ids += [part] if isinstance(part, int) else refuse_tokens(self._codec.learnt_behind(texts[part]), form)
+        return ids
+
+    def hole_in_words(self, form: Form) -> dict[str, Any]:
+        """What it takes to make a hole's ids elsewhere: the parts by their names, and whether one text of them will do."""
+        names = self.tokenizer.convert_ids_to_tokens
+        parts = [str(names(part)) if isinstance(part, int) else f"{{{part.value}}}" for part in form.parts]
+        tried = "".join(parts).format(prefix="a\nb", suffix="c")
+        as_text = self.tokenizer(tried)["input_ids"] == self.hole(form, "a\nb", "c")
+        return {"parts": parts, "lead": form.lead, "opening": self._codec.opening, "as_text": as_text}
+
+    def filled(self, form: Form, cut: Cut) -> Tokens:
+        """A text with its middle last: that and its stop token are trained. Raises likewise."""
+        tokens = Tokens()
+        tokens.add(self.hole(form, cut.prefix, cut.suffix))
+        middle = self._without_stop(self._codec.learnt_behind(cut.middle))
+        tokens.add([*refuse_tokens(middle, form), self._closing() if form.end is None else form.end], 1.0)
         return tokens
 
     # ---- a source and its target -------------------------------------------------------------------------------------

@@ -65,7 +65,12 @@ def value_of(metric: Metric, task: Task, rows: Sequence[Record], given: Predicti
     """The value of a metric over the answers that a model gave to some rows."""
     sure = given.probabilities or ({},) * len(rows)
     lines = [
-        {"reference": task.reference(row), "answers": {TUNED: answer}, "probabilities": {TUNED: chances}}
+        {
+            "reference": task.reference(row),
+            **task.beside(row),
+            "answers": {TUNED: answer},
+            "probabilities": {TUNED: chances},
+        }
         for row, answer, chances in zip(rows, given.answers, sure, strict=True)
     ]
     return metric.of(line_statistics(metric, lines)[TUNED])

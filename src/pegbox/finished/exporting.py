@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pegbox.data.formats import to_record, with_placeholder
+from pegbox.data.formats import with_placeholder
 from pegbox.data.records import Record, Row
 from pegbox.errors import ChangedError, RecipeError
 from pegbox.evaluation.score import score
@@ -100,7 +100,7 @@ def _typed(run: Run, line: Mapping[str, Any]) -> Record:
     if isinstance(task, LanguageTask) and not task.state().get("plain"):
         roles = {"prompt": line["input"], "completion": line["reference"]}
     values = with_placeholder(roles, task.kind, {})
-    return to_record(Row(line["id"], values), task.kind, {}, run.recipe.data.instruction)
+    return run.record_asked(Row(line["id"], values), {}, run.recipe.data.instruction)
 
 
 def _refuse(formats: Sequence[str], out: Path) -> None:

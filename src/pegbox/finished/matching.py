@@ -71,8 +71,7 @@ def _row(lines: Mapping[str, Line]) -> dict[str, Any]:
     first = next(iter(lines.values()))
     return {
         "ids": {run: line["id"] for run, line in lines.items()},
-        "input": first["input"],
-        "reference": first["reference"],
+        **{key: first[key] for key in ("input", "reference", "around") if key in first},
         "answers": {run: line["answers"]["tuned"] for run, line in lines.items()},
         "probabilities": {
             run: line["probabilities"]["tuned"]

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from pegbox import runtime
-from pegbox.data.formats import SPARED, TIES, to_record, with_placeholder
+from pegbox.data.formats import SPARED, TIES, Columns, to_record, with_placeholder
 from pegbox.data.records import Record, Row
 from pegbox.data.render import Renderer
 from pegbox.errors import DataError, RecipeError
@@ -23,7 +23,7 @@ from pegbox.recipe import Recipe
 from pegbox.recipe import load as load_recipe
 from pegbox.runs.checkpoint import hashes
 from pegbox.runs.folder import RunFolder
-from pegbox.tasks import TASKS, Predictions, Task
+from pegbox.tasks import Predictions, Task, task_of
 from pegbox.tasks.base import Advance
 from pegbox.tasks.language import LanguageTask
 
@@ -63,7 +63,7 @@ class Run:
         is_saved = self.folder.model.is_dir()
         tokenizer = models.load_tokenizer(*((self.folder.model,) if is_saved else (self.base_folder, tokens)))
         renderer = Renderer(tokenizer, self.receipt["model"]["stop_ids"])
-        task = TASKS[self.recipe.task.kind](renderer, self.recipe, frozenset(self.receipt["model"]["heads"]))
+        task = task_of(self.recipe)(renderer, self.recipe, frozenset(self.receipt["model"]["heads"]))
         task.restore(self.receipt["task"])
         return task
 
@@ -140,12 +140,21 @@ class Run:
         columns = {role: column for role, column in given.items() if role not in spared or column in values}
         try:
             data = self.recipe.data
-            record = to_record(Row(row.where, values), self.task.kind, columns, data.instruction, data.format)
+            record = self.record_asked(Row(row.where, values), columns, data.instruction, data.format)
             if not 0 < (length := self.task.prompt_length(record, ())) <= self.limit:
                 raise ValueError(f"has {length} tokens, and the model takes 1 to {self.limit}")
         except ValueError as error:
             raise DataError(str(error), where=row.where, cure="give rows like those of training") from None
         return record
+
+    def record_asked(
+        self, row: Row, columns: Columns, instruction: str | None = None, format: str | None = None
+    ) -> Record:
+        """The record of a row that is only asked about. Raises ValueError that says what it lacks."""
+        content = self.task.question(row.values)
+        if content is not None:
+            return Record(row.where, content)
+        return to_record(row, self.task.kind, columns, instruction, format)
 
     def answers(self, records: Sequence[Record], advance: Advance | None = None) -> Predictions:
         """The tuned model's answers to records, in order; with a progress bar unless `advance` shows it."""
@@ -229,7 +238,7 @@ class Run:
         own = not isinstance(asked, str) and bool(asked) and asked[0].get("role") == "system"
         row = Row("the prompt", with_placeholder(values, self.task.kind, {}))
         try:
-            record = to_record(row, self.task.kind, {}, None if own else self.recipe.data.instruction)
+            record = self.record_asked(row, {}, None if own else self.recipe.data.instruction)
             return self.task.prompt(record, ())
         except ValueError as error:
             raise DataError(str(error), where=row.where, cure="give a text, or messages as in training") from None

@@ -54,6 +54,7 @@ def predictions(run: Run, rows: Sequence[Record], answers: Mapping[str, Predicti
             "id": row.where,
             "input": run.task.shown(row),
             "reference": run.task.reference(row),
+            **run.task.beside(row),
             "unit": unit,
             "group": row.group if row.sensitive is None else row.sensitive,
             "answers": {name: given.answers[index] for name, given in answers.items()},

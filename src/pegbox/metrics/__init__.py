@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pegbox.errors import RecipeError
-from pegbox.metrics import corpus, labels, numbers, probabilities, retrieval, rouge, spans, text
+from pegbox.metrics import code, corpus, labels, numbers, probabilities, retrieval, rouge, spans, text
 from pegbox.metrics.base import FloatArray, Metric, line_statistics, paired_statistics
 from pegbox.metrics.own import own_metric
 from pegbox.metrics.spans import spans_of_tags
@@ -39,6 +39,7 @@ _TABLE = (
     text.EXACT_MATCH,
     text.TOKEN_F1,
     text.EDIT_SIMILARITY,
+    code.SYNTAX_VALIDITY,
     *retrieval.RECALLS,
     retrieval.MRR,
     retrieval.NDCG,

@@ -48,6 +48,7 @@ class Metric:
     undefined. None for a metric of ranks, which has `weighted(statistics [n, k], weights [B, n]) -> [B]` instead.
     `signature`: how the number was computed, to be stored with it (sacreBLEU's); empty where the name says all.
     `reads`: what of a system it is computed of: its answers, or the probabilities {label: p} that it gave.
+    `against`: by what key of a line each is judged; the right answer, but where what stands around an answer decides.
     `kind`: what these must be. `describes`: it says what answers are like, and not how good: it decides nothing.
     """
 
@@ -58,6 +59,7 @@ class Metric:
     greater_is_better: bool
     signature: str = ""
     reads: Literal["answers", "probabilities"] = "answers"
+    against: Literal["reference", "around"] = "reference"
     kind: Kind = ANYTHING
     weighted: Callable[[FloatArray, FloatArray], FloatArray] | None = None
     describes: bool = False
@@ -128,7 +130,7 @@ def line_statistics(
         for name in names
         if systems is None or name in systems
     }
-    references = [line["reference"] for line in lines]
+    references = [line.get(metric.against) for line in lines]
     for given in found.values():
         _refuse_misfit(metric, given, references)
     return paired_statistics(metric, found, references)

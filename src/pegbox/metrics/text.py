@@ -19,8 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from pegbox.metrics.base import TEXTS, FloatArray, Metric, mean, with_count
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -107,25 +105,27 @@ def _token_f1(answer: str, reference: str) -> float:
     return 2 * (given & wanted).total() / words if words else 1.0
 
 
-def _code_points(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-
-
 def levenshtein(left: str, right: str) -> int:
     """The least number of insertions, deletions and substitutions of code points that turn `left` into `right`.
 
-    Wagner & Fischer's (1974) table, a row at a time. An insertion depends on its left neighbour in the same row: the
-    least of `entry[j] + (i - j)` over j <= i is a running minimum of `entry[j] - j`.
+    The bits of two integers hold where neighbours in a column of the table differ by +1 and by -1, so that a column is a
+    dozen operations (Myers 1999, in the form of Hyyrö 2003): milliseconds for texts of some thousand characters.
     """
-    one, other = _code_points(left), _code_points(right)
-    offsets = np.arange(len(other) + 1)
-    row = offsets
-    for position, point in enumerate(one, start=1):
-        entry = np.empty_like(row)
-        entry[0] = position
-        np.minimum(row[1:] + 1, row[:-1] + (other != point), out=entry[1:])
-        row = np.minimum.accumulate(entry - offsets) + offsets
-    return int(row[-1])
+    if not left:
+        return len(right)
+    places: dict[str, int] = {}
+    for place, point in enumerate(left):
+        places[point] = places.get(point, 0) | 1 << place
+    every, last = (1 << len(left)) - 1, 1 << len(left) - 1
+    up, down, distance = every, 0, len(left)
+    for point in right:
+        same = places.get(point, 0)
+        across = (((same & up) + up) ^ up) | same | down
+        rises, falls = down | ~(across | up) & every, up & across
+        distance += bool(rises & last) - bool(falls & last)
+        rises, falls = rises << 1 | 1, falls << 1
+        up, down = (falls | ~(same | down | rises)) & every, rises & (same | down) & every
+    return distance
 
 
 def _edit_similarity(answer: str, reference: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pegbox.recipe.values import Amount, Frozen, Number
 
@@ -16,9 +16,28 @@ class Chat(Frozen):
 
 
 class Completion(Frozen):
-    """Text that goes on: `prompt` -> `completion`, or plain `text` learnt whole. No chat template."""
+    """Text that goes on: `prompt` -> `completion`, or plain `text` learnt whole. No chat template.
+
+    With `fim_rate` plain text is learnt as what stands between a beginning and an end, too (Bavarian et al. 2022, arXiv 2207.14255).
+    """
 
     kind: Literal["completion"] = "completion"
+    fim_rate: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the texts of which a middle is learnt, the rest in sight (fill-in-the-middle); the others are"
+        " learnt whole",
+    )
+    fim_spm_rate: Number = Field(
+        default=0.0, ge=0, le=1, description="share of these in which the suffix stands first; else the prefix does"
+    )
+
+    @model_validator(mode="after")
+    def _the_order_has_an_effect(self) -> Completion:
+        if self.fim_spm_rate > 0 and not self.fim_rate:
+            raise ValueError("task.fim_spm_rate has no effect without task.fim_rate")
+        return self
 
 
 class Classification(Frozen):

@@ -19,7 +19,7 @@ from pegbox.recipe import Recipe
 from pegbox.report import curve_words, groups, usage, wording
 from pegbox.report.card_metadata import is_on_hub, metadata_block
 from pegbox.report.metric_words import metric_name
-from pegbox.report.task_words import words_of
+from pegbox.report.task_words import note_of, words_of
 from pegbox.runs.folder import RunFolder
 
 
@@ -36,7 +36,7 @@ def card(folder: RunFolder, recipe: Recipe) -> str:
         _plain(wording.statistics(evaluation, names)),
         "## Results",
         _table(evaluation, names),
-        _how_measured(evaluation, recipe),
+        _how_measured(evaluation, receipt),
         "## Limitations",
         _limitations(evaluation, receipt, findings, names),
         "## Licence",
@@ -80,11 +80,12 @@ def _table(evaluation: Mapping[str, Any], names: Mapping[str, str]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _how_measured(evaluation: Mapping[str, Any], recipe: Recipe) -> str:
+def _how_measured(evaluation: Mapping[str, Any], receipt: Mapping[str, Any]) -> str:
+    note = note_of(evaluation["task"], receipt.get("task", {}))
     return (
         f"Measured on {wording.size(evaluation)} that were held out, all systems on the same rows, with 95 % intervals. "
         f"The verdict is on {metric_name(evaluation['primary'], evaluation['task'])}, fixed before training. "
-        f"{f'{note} ' if (note := words_of(evaluation['task']).note) else ''}Of other data than these nothing is known."
+        f"{f'{note} ' if note else ''}Of other data than these nothing is known."
     )
 
 

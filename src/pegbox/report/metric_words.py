@@ -5,7 +5,7 @@ from __future__ import annotations
 from pegbox.metrics import METRICS
 from pegbox.report.task_words import words_of
 
-SHARES = ("exact_match", "accuracy", "recall_at_1", "recall_at_5", "recall_at_10")
+SHARES = ("exact_match", "syntax_validity", "accuracy", "recall_at_1", "recall_at_5", "recall_at_10")
 OF_A_HUNDRED = ("bleu", "chrf", "ter")
 OF_NUMBERS = ("mse", "rmse", "mae")  # errors on the scale of the user's own numbers, be these large or small
 METRIC_NAMES = {
@@ -50,6 +50,7 @@ SCALES = {
     **{f"recall_at_{k}": f"share of right texts among the first {k}" for k in (1, 5, 10)},
     "rmse": "in the unit of the numbers",
     "spearman": "-1 to 1",
+    "syntax_validity": "share of rows that Python's parser reads",
     "length_ratio": "1 where answers are as long as the right ones",
     "ter": "edits in a hundred words, from 0 on",
 }
@@ -61,6 +62,7 @@ CLAIMS = {
     "ndcg": "orders the texts of the test with an nDCG@10 of {value}",
     "recall_at_1": "finds {value} of the right texts first",
     "perplexity": "has a perplexity of {value} on the test texts",
+    "syntax_validity": "makes {value} of the test rows Python that parses",
     "rmse": "is off by {value} (root mean square) on the test rows",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from pegbox.evaluation.verdict import FEW_SHOT, TUNED
 from pegbox.recipe import Recipe
 from pegbox.report import wording
-from pegbox.report.task_words import words_of
+from pegbox.report.task_words import note_of
 
 ABREAST = 4  # metrics of a table, at most
 
@@ -75,7 +75,7 @@ def notes(
     found = [f"{drawn}, scored {'once' if scored == 1 else f'{scored} times'} so far. Intervals are 95 %."]
     if evaluation["units"] < rows:
         found.append(f"Rows that belong together are resampled as one: {evaluation['units']:,} groups.")
-    if note := words_of(evaluation["task"]).note:
+    if note := note_of(evaluation["task"], receipt.get("task", {})):
         found.append(note)
     found += _signatures(evaluation)
     shots, wanted = receipt["shots"], recipe.evaluate.few_shot

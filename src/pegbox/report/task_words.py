@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 UNMEASURED = (
     "Not measured: answers to other kinds of input, what the model has forgotten, and whether its answers are safe, "
@@ -32,6 +33,9 @@ class Words:
 
 
 WORDS: Mapping[str, Words] = {
+    "completion": Words(
+        explanations={"trivial": "counted in the training rows, or copied from the row itself: what needs no model"}
+    ),
     "classification": Words(right="right label"),
     "multilabel": Words(
         right="right labels",
@@ -93,6 +97,21 @@ WORDS: Mapping[str, Words] = {
         unmeasured="Not measured: search among more texts than those of the test, and what the model has forgotten.",
     ),
 }
+
+
+# of middles that are asked for: whether the untouched model knows the tokens for it
+MIDDLES: Mapping[bool, str] = {
+    True: "The tokens by which the tuned model is asked for a middle were added, and the untouched model never saw them. It "
+    "was asked with what stands before the middle alone, and its answer ends where it says the first line of what stands "
+    "behind.",
+    False: "The untouched model and the tuned one are asked for a middle by the same tokens, which are the model's own.",
+}
+PARSED = "Edit similarity counts white space and chrF leaves it out. Code that parses may do anything."
+
+
+def note_of(task: str, state: Mapping[str, Any]) -> str:
+    """What a reader of the numbers has to know; `state`: what the task found out."""
+    return f"{MIDDLES[state['added']]} {PARSED}" if "added" in state else words_of(task).note
 
 
 def words_of(task: str) -> Words:

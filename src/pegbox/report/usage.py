@@ -25,17 +25,21 @@ def _quoted(value: str | Mapping[str, str]) -> str:
 
 def with_pegbox(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     """Python for pegbox: one answer, in the form of the training rows."""
-    if recipe.task.kind == "chat" or (recipe.task.kind == "completion" and receipt["task"].get("plain")):
+    if recipe.task.kind == "chat" or (receipt["task"].get("plain") and not _asks_for_middles(receipt)):
         call = f"run.generate({_quoted(ASKED)}, max_new_tokens={recipe.evaluate.max_new_tokens})"
     else:
         call = f"run.predict([{_row(recipe, receipt)}])[0]"
     return f'import pegbox\n\nrun = pegbox.load(".")\nprint({call})'
 
 
+def _asks_for_middles(receipt: Mapping[str, Any]) -> bool:
+    return "around" in receipt["task"]
+
+
 def _row(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
     """A row as the model is asked with it, as a Python literal."""
     cells = {"tokens": '["...", "..."]'}
-    roles = ROLES[recipe.task.kind]
+    roles = (*ROLES[recipe.task.kind], *(("suffix",) if _asks_for_middles(receipt) else ()))
     pairs = ("text_pair",) if receipt["task"].get("text_pair") else ()
     given = (f"{_quoted(recipe.data.column(role))}: {cells.get(role, _quoted(ASKED))}" for role in (*roles, *pairs))
     return f"{{{', '.join(given)}}}"
@@ -98,7 +102,8 @@ def _sequence(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
 
 
 def _generator(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
-    tokens, inputs = recipe.evaluate.max_new_tokens, _inputs(recipe)
+    around = receipt["task"].get("around")
+    tokens, inputs = recipe.evaluate.max_new_tokens, _inputs(recipe) if around is None else usage_code.hole(**around)
     return usage_code.generator(inputs, max_new_tokens=tokens, adapter=_is_adapter(recipe))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 TOLD = 'told = json.loads(Path("receipt.json").read_text(encoding="utf-8"))["task"]'
 READS_TOLD = "import json\nfrom pathlib import Path\n\n"
 
@@ -143,6 +146,33 @@ def sequence(text: str, *, adapter: bool) -> str:
 
 
 SETTINGS = ("AutoTokenizer\n", "AutoTokenizer, GenerationConfig\n")
+
+
+PARTS = """
+
+def ids(text):
+    # behind a line break, which is cut off again: so the tokenizer puts nothing before it
+    line_break = tokenizer("\\n", add_special_tokens=False)["input_ids"]
+    return tokenizer("\\n" + text, add_special_tokens=False)["input_ids"][len(line_break) :]
+
+
+prefix, suffix = "...", "..."
+token = tokenizer.get_vocab()
+whole = [{parts}]
+inputs = tokenizer.pad({{"input_ids": [whole]}}, return_tensors="pt")"""
+
+
+def hole(parts: Sequence[str], lead: str, opening: Sequence[int], *, as_text: bool) -> str:
+    """The lines that make inputs of what stands between two texts, whose places among the `parts` are in braces.
+
+    `lead`: what stands before a prefix; `opening`: the tokens in front; `as_text`: the tokenizer finds the parts by itself.
+    """
+    if as_text:
+        whole = json.dumps("".join(parts), ensure_ascii=False)
+        return f'prefix, suffix = "...", "..."\ninputs = tokenizer(f{whole}, return_tensors="pt")'
+    told = {"{prefix}": f"*ids({json.dumps(lead) + ' + ' if lead else ''}prefix)", "{suffix}": "*ids(suffix)"}
+    listed = [*map(str, opening), *(told.get(part, f"token[{json.dumps(part, ensure_ascii=False)}]") for part in parts)]
+    return PARTS.format(parts=", ".join(listed))
 
 
 def generator(inputs: str, *, max_new_tokens: int | None, adapter: bool) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from pegbox.data.records import Example, Record
+from pegbox.data.records import Content, Example, Record
 from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
 from pegbox.models.batch import Batch, pack, pad
@@ -197,6 +197,10 @@ class Task(ABC):
     def primary(self, train: Sequence[Record]) -> str:
         """The metric of the verdict where the recipe names none; fixed before training, from the training rows."""
 
+    def question(self, values: Mapping[str, Any]) -> Content | None:
+        """What a row asks that is only asked about and is in another form than those of training; None: in theirs."""
+        return None
+
     @abstractmethod
     def shown(self, record: Record) -> str:
         """The input of a row, as a person reads it."""
@@ -208,6 +212,10 @@ class Task(ABC):
     @abstractmethod
     def reference(self, record: Record) -> Any:
         """The right answer of a row, in the user's own terms."""
+
+    def beside(self, record: Record) -> Mapping[str, Any]:
+        """What else of a row its metrics read, by the keys that they name (`Metric.against`)."""
+        return {}
 
     def said(self, ids: Sequence[int], *, whole: bool = True) -> str:
         """The text of ids that a model generated; `whole=False`: as far as no id behind them can change it."""
