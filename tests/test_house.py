@@ -19,6 +19,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime",),
     ("progress",),
     ("cache",),
+    ("archives",),
+    ("samples",),
     ("data",),
     ("proposal",),
     ("kernels",),

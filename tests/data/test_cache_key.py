@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel
 from small_tokenizers import tokenizer
 
+from pegbox import samples
 from pegbox.cache import cache_root
 from pegbox.data import fingerprint as keys
 from pegbox.data import preparing
@@ -26,7 +27,8 @@ from pegbox.data.render import Renderer
 from pegbox.data.splits import SPLITS
 from pegbox.data.store import dump_example
 from pegbox.recipe import Completion, Data, Embedding, MaskedLM, Recipe, load
-from pegbox.recipe.sources import GraphSource, QuerySource, Source
+from pegbox.recipe.sources import GraphSource, QuerySource, SampleSource, Source
+from pegbox.samples import Sample
 from pegbox.tasks import TASKS, Task
 from tiny_folder import write_rows
 from tiny_tasks import FORMS
@@ -34,7 +36,11 @@ from tiny_tasks import FORMS
 # ---- the key ---------------------------------------------------------------------------------------------------------
 
 LEAST: dict[str, Any] = {"train": "/rows.jsonl"}
-GRAPH, QUERY = {"path": "/facts.ttl"}, {"path": "/shop.db", "query": "SELECT 1"}
+LEAST_OF: Mapping[type[BaseModel], dict[str, Any]] = {
+    GraphSource: {"path": "/facts.ttl"},
+    QuerySource: {"path": "/shop.db", "query": "SELECT 1"},
+    SampleSource: {"kind": "sample", "name": "few"},
+}
 # another value for every field; of a source, in the place of train
 FIELDS: Mapping[type[BaseModel], Mapping[str, Any]] = {
     Data: {
@@ -58,6 +64,7 @@ FIELDS: Mapping[type[BaseModel], Mapping[str, Any]] = {
         "language": "de",
         "templates": {"*": {"prompt": "{subject}?", "completion": "{object}"}},
     },
+    SampleSource: {"name": "others", "weight": 2.0},
     MaskedLM: {"mlm_probability": 0.5},
     Completion: {"fim_rate": 0.9, "fim_spm_rate": 0.5},
     Embedding: {"pooling": "cls", "temperature": 0.1},
@@ -77,7 +84,15 @@ def given(kind: type[BaseModel], changes: Mapping[str, Any]) -> dict[str, Any]:
         return {**least, "task": {"kind": "completion", "fim_rate": 0.5, **changes}}
     if kind is Embedding:
         return {**least, "task": {"kind": "embedding", **changes}}
-    return {**least, "data": {"train": (GRAPH if kind is GraphSource else QUERY) | changes}}
+    return {**least, "data": {"train": LEAST_OF[kind] | changes}}
+
+
+@pytest.fixture(autouse=True)
+def _small_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two samples that need no package, in a cache of the test's own."""
+    monkeypatch.setenv("PEGBOX_CACHE", str(tmp_path / "cache"))
+    made = Sample("a text", "chat", "few==1.0", "CC0-1.0", "nobody", lambda: [{"prompt": "1", "completion": "2"}])
+    monkeypatch.setattr(samples, "SAMPLES", {"few": made, "others": made})
 
 
 def check_a_field_is_in_the_key(kind: type[BaseModel], field: str) -> None:

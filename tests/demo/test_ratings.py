@@ -9,9 +9,9 @@ from statistics import fmean
 
 import pytest
 
+from pegbox.archives import fetch
 from pegbox.demo import ratings
 from pegbox.demo.ratings import Rated, parse, rated
-from pegbox.models.archives import fetch
 
 RAW = {"films": "movieReviewSnippets_anonDataRatings.txt", "tweets": "tweets_anonDataRatings.txt"}
 

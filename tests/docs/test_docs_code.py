@@ -63,6 +63,7 @@ NOT_RUN = {
         "pip install --no-index --find-links wheels pegbox[all]",
         "PEGBOX_CACHE=/media/stick/pegbox HF_HUB_OFFLINE=1 pegbox train recipe.yaml",
     ],
+    "docs/guides/recipes.md": ["pegbox train recipes/support.yaml"],
     "docs/guides/sources.md": ["pip install pegbox[hub]", "pip install pegbox[rdf]"],
     "docs/guides/trackers.md": ["tensorboard --logdir runs/watched/tensorboard"],
     "docs/index.md": ["make demo", "make test"],

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pegbox.archives import Archive, fetch
 from pegbox.errors import RecipeError
-from pegbox.models.archives import Archive, fetch
 
 # A build script that needs nothing and tells, by a file, that it was run.
 BACKEND = """

@@ -256,7 +256,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("data.train", ["/a", 5], "'data.train' must be a file, a dataset or a list of them (got a list)"),
     ("data.train", {"path": "/a", "wieght": 2}, "unknown key 'data.train.0.wieght': did you mean 'weight'?"),
     ("data.train", {"path": "/a.db", "query": ""}, "'data.train.0.query' must not be empty (got '')"),
-    ("data.train", {"path": "/a", "kind": "zip"}, "'data.train.0.kind' must be one of file, sqlite, hub, rdf (got 'zip')"),
+    ("data.train", {"path": "/a", "kind": "zip"}, "'data.train.0.kind' must be one of file, sqlite, hub, rdf, sample (got 'zip')"),
     ("data.test", [{"path": "/a", "weight": 2}], "data.test: a weight has no effect on rows that are not learnt"),
     ("data.benchmarks", 3, "'data.benchmarks' must be a file, a dataset or a list of them (got 3)"),
     ("data.filter", {"stars": {}}, "'data.filter.stars' a range needs min or max (got a mapping)"),

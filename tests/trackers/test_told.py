@@ -20,3 +20,10 @@ def test_of_sources_their_names_alone_are_told() -> None:
     assert (told["data.train"], told["data.test"]) == ("shop.db, a.jsonl", "test.jsonl")
     assert (told["data.benchmarks"], told["data.filter"]) == ("exam.txt", "mine.py:keep")
     assert "ada" not in str(told) and "SELECT" not in str(told)
+
+
+def test_of_a_sample_its_name_is_told() -> None:
+    """It has no path. A dataset of the hub has both, and is told by its path."""
+    data = {"train": [{"kind": "sample", "name": "law-clauses"}, {"kind": "hub", "path": "ada/shop", "name": "de"}]}
+    told = settings(load({"model": "a/b", "task": "chat", "data": data}))
+    assert told["data.train"] == "law-clauses, ada/shop"

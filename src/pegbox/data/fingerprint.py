@@ -17,8 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pegbox import samples
 from pegbox.recipe import Recipe, own_files
-from pegbox.recipe.sources import HubSource, QuerySource, Source
+from pegbox.recipe.sources import HubSource, QuerySource, SampleSource, Source
 
 PACKAGES = ("tokenizers", "transformers", "jinja2", "pydantic", "numpy", "pyarrow", "scikit-learn", "ftfy")
 EXTRAS = ("py3langid", "rdflib", "datasets")  # where they are installed
@@ -36,9 +37,15 @@ def given_of(recipe: Recipe) -> list[Source]:
 
 
 def files_of(sources: Iterable[Source]) -> list[str]:
-    """The files of the sources, each once: those of a folder in order; none of a dataset on the hub."""
+    """The files of the sources, each once: those of a folder in order; none of a dataset on the hub.
+
+    That of a sample is made where it is not there. Raises RecipeError where it cannot be.
+    """
     found: dict[str, None] = {}
     for source in sources:
+        if isinstance(source, SampleSource):
+            found[str(samples.path_of(source.name))] = None
+            continue
         path = Path(source.path)
         if path.is_dir():
             found |= dict.fromkeys(str(file) for file in sorted(path.rglob("*")) if file.is_file())
@@ -51,6 +58,8 @@ def files_of(sources: Iterable[Source]) -> list[str]:
 
 def belongs(file: str, source: Source) -> bool:
     """Whether a file is a source's own, or lies in its folder."""
+    if isinstance(source, SampleSource):
+        return samples.belongs(file, source.name)
     return Path(source.path) in (Path(file), *Path(file).parents)
 
 

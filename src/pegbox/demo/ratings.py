@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pegbox.models.archives import Archive, fetch
+from pegbox.archives import Archive, fetch
 
 ARCHIVE = Archive(
     "vaderSentiment", "0.5", "5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a", source=True

@@ -17,7 +17,7 @@ from pegbox.data.reader import Reader
 from pegbox.data.splits import SPLITS, twin_key
 from pegbox.finished.matching import Matched
 from pegbox.finished.run import Run
-from pegbox.recipe.sources import Source
+from pegbox.recipe.sources import SampleSource, Source
 from pegbox.runs.checkpoint import sha256
 
 Note = dict[str, str]
@@ -57,7 +57,8 @@ def _told(run: Run, source: Source, names: dict[str, str] | None = None) -> str:
         sha[:8] if names is None else f"{names.setdefault(sha, PurePath(file).name)} ({sha[:8]})"
         for file, sha in known.items()
     ]
-    more = source.model_dump(exclude={"path", "kind"}, exclude_defaults=True)
+    named = {"name"} if isinstance(source, SampleSource) else set()  # by which it stands for a file, as a path does
+    more = source.model_dump(exclude={"path", "kind", *named}, exclude_defaults=True)
     options = [f"{key}: {value}" for key, value in more.items()] if isinstance(more, dict) else []
     return ", ".join([*(shas or [source.path]), *options])
 
@@ -172,10 +173,18 @@ def _contents(run: Run) -> dict[str, str] | None:
     return {record.where: twin_key(record.content) for _, record in records}
 
 
+def _of_samples(run: Run) -> dict[str, str]:
+    """The SHA-256 of each sample's file, by the name that its rows' places have."""
+    named = [source for source in given_of(run.recipe) if isinstance(source, SampleSource)]
+    return {source.name: sha for source in named for file, sha in run.receipt["data"].items() if belongs(file, source)}
+
+
 def _sides(name: str, run: Run, matched: Matched, contents: Mapping[str, str]) -> _Sides:
+    hashes = run.receipt["data"] | _of_samples(run)
+
     def key(where: str) -> str:
         file, _, line = where.rpartition(":")
-        return contents.get(where) or f"{run.receipt['data'].get(file, file)}:{line}"
+        return contents.get(where) or f"{hashes.get(file, file)}:{line}"
 
     splits = list(run.folder.read_lines("splits.jsonl"))
     return _Sides(

@@ -18,9 +18,9 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
+from pegbox.archives import Archive, download
 from pegbox.cache import FORMAT, built_once
 from pegbox.models import gguf
-from pegbox.models.archives import Archive, download
 
 log = logging.getLogger("pegbox")
 

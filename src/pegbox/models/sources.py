@@ -15,10 +15,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pegbox.archives import sha256
 from pegbox.cache import FORMAT, built_once
 from pegbox.errors import RecipeError
 from pegbox.models import gguf, packages
-from pegbox.models.archives import sha256
 
 log = logging.getLogger("pegbox")
 

@@ -16,7 +16,7 @@ from pegbox.recipe.losses import OwnLoss
 from pegbox.recipe.mistakes import explain
 from pegbox.recipe.own import is_own, split
 from pegbox.recipe.schema import Recipe
-from pegbox.recipe.sources import FileSource, HubSource, Source
+from pegbox.recipe.sources import FileSource, HubSource, SampleSource, Source
 
 # a plain string in the place of a mapping stands for this key of it
 SHORTHAND = {"model": "name", "task": "kind", "method": "kind", "data": "train", "train.loss": "kind"}
@@ -127,6 +127,8 @@ def _absolute(recipe: Recipe, base: Path) -> Recipe:
         return f"{resolve(path)}:{function}" if path else name
 
     def place(source: Source) -> Source:
+        if isinstance(source, SampleSource):
+            return source
         path = resolve(source.path)
         if isinstance(source, HubSource) and not os.path.exists(path):
             return source

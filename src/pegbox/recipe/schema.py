@@ -94,7 +94,9 @@ ALLOWABLE: tuple[Allowable, ...] = get_args(Allowable)
 class Data(Frozen):
     """Which rows, what their columns mean, and how they are split."""
 
-    train: Annotated[Sources, Field(description="rows to learn from: files, folders, a hub dataset, a query, a graph")]
+    train: Annotated[
+        Sources, Field(description="rows to learn from: files, folders, a hub dataset, a query, a graph, a sample")
+    ]
     validation: ShareOrSources = Field(default=0.1, description="a share of train, or files: for the best checkpoint")
     test: ShareOrSources = Field(default=0.1, description="a share of train, or files: read once, for the verdict")
     format: Format | None = Field(

@@ -1,4 +1,4 @@
-"""Where rows come from: files and folders, rows of a SQLite query, a hub dataset, a knowledge graph.
+"""Where rows come from: files and folders, rows of a SQLite query, a hub dataset, a knowledge graph, a sample by its name.
 
 A plain string is a file or a folder, or (`owner/name`, with no ending that a file has) a dataset on the hub.
 """
@@ -31,11 +31,12 @@ ENDINGS |= {*PACKED, "zip", "db", "sqlite", "sqlite3"}
 TAGS = ("<share>", "<sources>")  # pydantic's names for the members of a union, which nobody writes
 
 
+Weight = Annotated[Amount, Field(description="how often an epoch learns its rows: 2 is twice, 0.5 is half of them")]
+
+
 class _Source(Frozen):
     path: str = Field(min_length=1, description="a file, a folder, a database; of a dataset on the hub owner/name")
-    weight: Amount = Field(
-        default=1.0, description="how often an epoch learns its rows: 2 is twice, 0.5 is half of them"
-    )
+    weight: Weight = 1.0
 
     @model_serializer(mode="wrap")
     def _short(self, handler: SerializerFunctionWrapHandler) -> Any:
@@ -89,7 +90,20 @@ class GraphSource(_Source):
         return self
 
 
-Source = Annotated[FileSource | QuerySource | HubSource | GraphSource, Field(discriminator="kind")]
+class SampleSource(Frozen):
+    """Real rows to try a recipe on, out of a package of a registry (`pegbox.samples` has the list)."""
+
+    kind: Literal["sample"] = "sample"
+    name: str = Field(min_length=1, description="which sample: medicine-titles, support-answers, ...")
+    weight: Weight = 1.0
+
+    @property
+    def path(self) -> str:
+        """What its rows' places and messages call it; where its file lies is known to `pegbox.samples`."""
+        return self.name
+
+
+Source = Annotated[FileSource | QuerySource | HubSource | GraphSource | SampleSource, Field(discriminator="kind")]
 
 
 def source_of(name: str) -> FileSource | HubSource | GraphSource:
@@ -110,7 +124,7 @@ def _are_sources(value: Any) -> bool:
 
 
 def _is_source(value: Any) -> bool:
-    return isinstance(value, Mapping | _Source) or (is_text(value) and value != "")
+    return isinstance(value, Mapping | _Source | SampleSource) or (is_text(value) and value != "")
 
 
 def _is_split(value: Any) -> bool:
@@ -120,7 +134,7 @@ def _is_split(value: Any) -> bool:
 
 def _whole(value: Any) -> Any:
     """What stands for a source, or for several, as a list of mappings with their kinds; anything else as it is."""
-    if isinstance(value, str | Mapping | _Source):
+    if isinstance(value, str | Mapping | _Source | SampleSource):
         value = [value]
     return list(map(_one, value)) if isinstance(value, list | tuple) else value
 

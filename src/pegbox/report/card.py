@@ -8,14 +8,16 @@ to be unknown.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from pegbox import samples
 from pegbox.evaluation.calibration import ERROR
 from pegbox.evaluation.overfitting import Parting, parting
 from pegbox.evaluation.verdict import TUNED
 from pegbox.recipe import Recipe
+from pegbox.recipe.sources import SampleSource
 from pegbox.report import curve_words, groups, usage, wording
 from pegbox.report.card_metadata import is_on_hub, metadata_block
 from pegbox.report.metric_words import metric_name
@@ -40,7 +42,7 @@ def card(folder: RunFolder, recipe: Recipe) -> str:
         "## Limitations",
         _limitations(evaluation, receipt, findings, names),
         "## Licence",
-        _licence(receipt),
+        _licence(recipe, receipt),
         "## What it was made from",
         _made_from(recipe, receipt, parting(folder.read_lines("metrics.jsonl"))),
         "## How to use it",
@@ -144,16 +146,30 @@ def _finding(found: Mapping[str, Any]) -> str:
     return f"The check of the rows before training found: {found['check'].replace('_', ' ')}, {rows} ({found['severity']})."
 
 
-def _licence(receipt: Mapping[str, Any]) -> str:
-    known = receipt["model"].get("licence")
+def _licence(recipe: Recipe, receipt: Mapping[str, Any]) -> str:
+    return "\n\n".join([_of_model(receipt["model"].get("licence")), *_of_rows(recipe)])
+
+
+def _of_model(known: Mapping[str, str] | None) -> str:
     if known is None:
-        return "The licence of the base model is not known to pegbox, nor that of the rows; none is stated here."
+        return "The licence of the base model is not known to pegbox; none is stated here."
     more = "".join(f", {key}: {_plain(known[key])}" for key in ("name", "link") if key in known)
     return (
         f"The base model's licence is {_plain(known['id'])}{more} (read from: {_plain(known['source'])}). It is stated "
-        "above as that of this model because it is the only one that is known: the licence of the rows that the model "
-        "was tuned on is not known to pegbox."
+        "above as that of this model."
     )
+
+
+def _of_rows(recipe: Recipe) -> Iterator[str]:
+    """Of samples the licence, and whom it wants named; of other rows that it is not known."""
+    given = [source for sources in recipe.data.given.values() for source in sources]
+    named = dict.fromkeys(source.name for source in given if isinstance(source, SampleSource))
+    for name in named:
+        if (known := samples.SAMPLES.get(name)) is not None:
+            yield f"The rows `{name}` come from {_plain(known.package)}, under {known.licence}: {_plain(known.attribution)}."
+    if not all(isinstance(source, SampleSource) for source in given):
+        rows = "other rows" if named else "rows"
+        yield f"The licence of the {rows} that the model was tuned on is not known to pegbox."
 
 
 def _made_from(recipe: Recipe, receipt: Mapping[str, Any], parted: Parting | None) -> str:

@@ -91,9 +91,14 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Setting]]:
         for name, inner in value.items():
             yield from _flat(f"{key}.{name}" if key else name, inner)
     elif isinstance(value, list):
-        yield key, ", ".join(str(_short(key, item["path"] if isinstance(item, Mapping) else item)) for item in value)
+        yield key, ", ".join(str(_short(key, _named(item) if isinstance(item, Mapping) else item)) for item in value)
     elif value is not None:
         yield key, _short(key, value)
+
+
+def _named(source: Mapping[str, Any]) -> str:
+    """What a source is called: by its path, and a sample, which has none, by its name."""
+    return str(source["path"] if "path" in source else source["name"])
 
 
 def _short(key: str, value: Setting) -> Setting:

@@ -1,4 +1,4 @@
-"""Where rows come from: files and folders, compressed or not, SQLite queries, hub datasets, knowledge graphs.
+"""Where rows come from: files and folders, compressed or not, SQLite queries, hub datasets, knowledge graphs, samples.
 
 `reading` has the table of sources and that of the kinds of files; each kind is read by a file of its own. Nothing a
 stranger wrote may end in a traceback, and nothing is read by a guess in silence.

