@@ -12,6 +12,9 @@ A message says what, where and how to mend it; the command line prints it withou
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PegboxError(Exception):
     """An error that a user is told about: `what` went wrong, `where` (`file:line` or a recipe key), the `cure`."""
@@ -25,6 +28,12 @@ class PegboxError(Exception):
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head}\n  cure: {self.cure}" if self.cure else head
+
+
+def meant(written: str, known: Iterable[str]) -> str:
+    """A cure for a name that is not known, by one that is: "did you mean 'chat'?"; nothing where none is near."""
+    close = difflib.get_close_matches(written, list(known), n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -35,7 +35,7 @@ from pegbox.models.new_tokens import new_rows
 from pegbox.pipeline import _refuse_unfit
 from pegbox.recipe import load
 from pegbox.report import usage
-from pegbox.tasks import Predictions, Task, task_of
+from pegbox.tasks import Predictions, Task, language, task_of
 from pegbox.tasks import infilling as task_file
 from pegbox.tasks.infilling import MARK, Infilling
 from tiny_folder import causal_folder, write_rows
@@ -306,7 +306,7 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prompts: list[list[int]] = []
-        monkeypatch.setattr(task_file, "generate", self)
+        monkeypatch.setattr(language, "generate", self)
 
     def __call__(self, model: Any, prompts: Sequence[Sequence[int]], **_: Any) -> list[Any]:
         from pegbox.models.generation import Answer

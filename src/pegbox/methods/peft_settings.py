@@ -6,7 +6,6 @@ cannot work in a loop that knows gradients and nothing else is refused by name.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
-from pegbox.errors import RecipeError
+from pegbox.errors import RecipeError, meant
 from pegbox.methods import lora
 from pegbox.methods.targets import is_called
 from pegbox.models.heads import is_bare, new_heads, output_layer
@@ -73,8 +72,7 @@ def find_type(name: str) -> str:
 
 
 def _meant(written: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(written, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+    return meant(written, known) or f"known are {', '.join(known)}"
 
 
 def config_of(settings: Peft, model: PreTrainedModel) -> PeftConfig:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from pegbox.errors import meant
 from pegbox.recipe import filters, sources
 from pegbox.recipe.schema import Recipe
 
@@ -87,8 +87,8 @@ def _brief(value: Any) -> str:
 
 
 def _meant(written: Any, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(written, known, n=1, cutoff=0.5) if isinstance(written, str) else []
-    return f": did you mean '{close[0]}'?" if close else ""
+    found = meant(written, known) if isinstance(written, str) else ""
+    return f": {found}" if found else ""
 
 
 def _follow(loc: Sequence[str]) -> tuple[list[str], list[type[BaseModel]]]:

@@ -11,14 +11,13 @@ it, which can be tested without the archive.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from pegbox.cache import built_once
-from pegbox.errors import RecipeError
+from pegbox.errors import RecipeError, meant
 from pegbox.samples import commerce, education, law, medicine, software, support, translation
 from pegbox.samples.sample import Row, Sample, shuffled
 
@@ -70,7 +69,5 @@ def _named(name: str) -> Sample:
     """The sample of a name. Raises RecipeError that lists those that there are."""
     if name in SAMPLES:
         return SAMPLES[name]
-    close = difflib.get_close_matches(name, SAMPLES, n=1, cutoff=0.5)
-    meant = f"did you mean '{close[0]}'? " if close else ""
-    cure = f"{meant}known are {', '.join(sorted(SAMPLES))}"
+    cure = f"{meant(name, SAMPLES)} known are {', '.join(sorted(SAMPLES))}".lstrip()
     raise RecipeError(f"there is no sample '{name}'", where="kind: sample", cure=cure)

@@ -30,7 +30,7 @@ from pegbox.data.records import Content, Example, PlainText, Record
 from pegbox.data.render import Renderer
 from pegbox.errors import DataError, RecipeError
 from pegbox.metrics.code import is_python
-from pegbox.models.generation import count_close, generate, room
+from pegbox.models.generation import room
 from pegbox.recipe import Completion as Settings
 from pegbox.recipe import Recipe
 from pegbox.tasks.base import Advance, Predictions
@@ -157,37 +157,18 @@ class Infilling(LanguageTask):
         parts = self._parts(record)
         return {"around": [parts.prefix, parts.suffix]}
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        records: Sequence[Record],
-        *,
-        shots: Sequence[Record] = (),
-        max_new_tokens: int,
-        advance: Advance = lambda rows: None,
-    ) -> Predictions:
-        """Greedy middles, unstripped, without their stop token."""
-        prompts = [self.prompt(record, shots) for record in records]
-        return self._written(model, prompts, max_new_tokens, advance)
-
-    def _written(
+    def following(
         self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, advance: Advance
     ) -> Predictions:
-        """What follows each prompt; None where that is longer than the model's positions.
+        """The same; None behind a prompt that is longer than the model's positions.
 
         A text that just fits when it is learnt whole can be a few tokens longer cut in pieces.
         """
         fitting = [index for index, prompt in enumerate(prompts) if room(model, prompt) > 0]
         advance(len(prompts) - len(fitting))
-        generated = generate(
-            model,
-            [prompts[index] for index in fitting],
-            stop_ids=self.renderer.stop_ids,
-            max_new_tokens=max_new_tokens,
-            advance=advance,
-        )
-        said: dict[int, str] = dict(zip(fitting, (self.said(given.input_ids) for given in generated), strict=True))
-        return Predictions(tuple(map(said.get, range(len(prompts)))), sum(1 for _ in count_close(generated)))
+        found = super().following(model, [prompts[index] for index in fitting], max_new_tokens, advance)
+        said = dict(zip(fitting, found.answers, strict=True))
+        return replace(found, answers=tuple(map(said.get, range(len(prompts)))))
 
     def ask(
         self,
@@ -203,7 +184,7 @@ class Infilling(LanguageTask):
             return super().ask(model, records, shots=shots, max_new_tokens=max_new_tokens, advance=advance)
         nothing = [int(self.renderer.tokenizer.eos_token_id)]  # to go on from, where no text stands before the middle
         prompts = [self._hole(LEFT_TO_RIGHT, record, shots) or nothing for record in records]
-        given = self._written(model, prompts, max_new_tokens, advance)
+        given = self.following(model, prompts, max_new_tokens, advance)
         ended = (_before(answer, self._parts(r).suffix) for answer, r in zip(given.answers, records, strict=True))
         return replace(given, answers=tuple(ended))
 

@@ -63,13 +63,14 @@ class LanguageTask(Task):
         advance: Advance = lambda rows: None,
     ) -> Predictions:
         """The greedy answers, unstripped, without their stop token."""
-        generated = generate(
-            model,
-            [self.prompt(record, shots) for record in records],
-            stop_ids=self.renderer.stop_ids,
-            max_new_tokens=max_new_tokens,
-            advance=advance,
-        )
+        return self.following(model, [self.prompt(record, shots) for record in records], max_new_tokens, advance)
+
+    def following(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, advance: Advance
+    ) -> Predictions:
+        """What the model says behind each prompt."""
+        stops = self.renderer.stop_ids
+        generated = generate(model, prompts, stop_ids=stops, max_new_tokens=max_new_tokens, advance=advance)
         texts = tuple(self.said(answer.input_ids) for answer in generated)
         return Predictions(texts, sum(1 for _ in count_close(generated)))
 
