@@ -608,8 +608,8 @@ def test_a_decoder_learns_to_answer_by_an_adapter(tmp_path: Path, monkeypatch: p
 def test_an_encoder_learns_to_classify_by_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(methods.METHODS, "adapter", adapter)  # type: ignore[arg-type]
     given = [{"text": f"{word} {n}", "label": word} for word in ("good", "bad") for n in range(40)]
-    model = encoder_folder(tmp_path / "model", spread=0.3)
+    model = encoder_folder(tmp_path / "model", spread=0.1)
     recipe = chat_recipe(model, write_rows(tmp_path / "rows.jsonl", given), task="classification", evaluate={})
-    recipe["train"]["num_train_epochs"] = 6
+    recipe["train"]["num_train_epochs"] = 12  # with half of them or three times the spread, one seed in two learns it
     run = trained(recipe, tmp_path / "run")
     assert run.predict([{"text": "good 55"}, {"text": "bad 66"}]) == ["good", "bad"]
