@@ -29,7 +29,7 @@ from pegbox.finished.scoring import answer_all, ask_tuned, ask_untouched, predic
 from pegbox.methods import METHODS
 from pegbox.metrics import lookup, own_metrics
 from pegbox.models import load as models
-from pegbox.models.packing import enable_packing
+from pegbox.models.packing import enable_packing, shares_prefixes
 from pegbox.models.sources import ModelFolder
 from pegbox.progress import step
 from pegbox.ready import Ready
@@ -91,7 +91,7 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
     method.prepare(model, recipe.method, recipe.seed)
     with runtime.autocast(device, bf16):
         packed = kernels and enable_packing(model, data.train)
-    share_prefix = not models.has_dropout(model)
+        share_prefix = packed and shares_prefixes(model, data.train)
     plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=share_prefix)
     return Ready(recipe, source, task, data, model, plan, kernels)
 

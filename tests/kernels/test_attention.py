@@ -6,46 +6,54 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from pegbox.kernels import attention
-from pegbox.kernels.attention import Pack, block_mask, packed_attention
+from pegbox.kernels.attention import Pack, Run, Shared, block_mask, packed_attention
 
-LENGTHS = [[1], [4, 7, 1, 6], [3, 3], [9, 2, 2, 2, 2]]
+FLAT = {
+    "one token": Pack((Run(0, 1, 1),)),
+    "ragged": Pack((Run(0, 1, 4), Run(4, 1, 7), Run(11, 2, 1), Run(13, 1, 6))),
+    "alike": Pack((Run(0, 3, 5),)),
+}
+TREES = {
+    "one prefix": Pack((Run(0, 1, 6), Run(6, 1, 9), Run(15, 4, 2)), (Shared(0, 6, 23),)),
+    "a prefix of one token": Pack((Run(0, 1, 1), Run(1, 2, 3)), (Shared(0, 1, 7),)),
+    "two trees and a row": Pack(
+        (Run(0, 1, 3), Run(3, 1, 2), Run(5, 2, 4), Run(13, 1, 5), Run(18, 3, 1)), (Shared(3, 5, 13), Shared(13, 18, 21))
+    ),
+    "branches in branches": Pack(
+        (Run(0, 1, 3), Run(3, 1, 2), Run(5, 1, 4), Run(9, 2, 3), Run(15, 1, 2), Run(17, 2, 1)),
+        (Shared(0, 3, 19), Shared(5, 9, 15), Shared(15, 17, 19)),
+    ),
+}
+PACKS = FLAT | TREES
 
 
-def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pack: Pack, window: int | None) -> torch.Tensor:
-    """Dense attention [1, T, H, D]; a window counts positions, which restart behind the prefix."""
+def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Dense attention [1, T, H, D]."""
     groups = q.shape[1] // k.shape[1]
     k, v = (torch.cat([t[:, i // groups, None] for i in range(q.shape[1])], dim=1) for t in (k, v))
-    positions = torch.tensor(
-        [*range(pack.prefix), *(pack.prefix + t for length in pack.lengths for t in range(int(length)))]
-    )
-    seen = block_mask(pack)
-    if window is not None:
-        seen = seen & (positions[:, None] - positions[None] < window)
-    return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=0.3).transpose(1, 2)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3).transpose(1, 2)
 
 
-def drawn(pack: Pack, heads: int, key_heads: int) -> list[torch.Tensor]:
-    tokens = pack.prefix + int(pack.lengths.sum())
-    generator = torch.Generator().manual_seed(tokens)
+def drawn(pack: Pack, heads: int = 4, key_heads: int = 2) -> list[torch.Tensor]:
+    """Queries, keys and values as a model lays them out: [1, H, T, D] over the memory of [1, T, H, D]."""
+    generator = torch.Generator().manual_seed(pack.tokens)
     return [
-        torch.randn(1, h, tokens, 8, dtype=torch.float64, generator=generator).requires_grad_()
+        torch.randn(1, pack.tokens, h, 8, dtype=torch.float64, generator=generator).transpose(1, 2).requires_grad_()
         for h in (heads, key_heads, key_heads)
     ]
 
 
-def check_parity(lengths: list[int], prefix: int, window: int | None, key_heads: int = 2) -> None:
+def check_parity(pack: Pack, *, key_heads: int = 2, causal: bool = True, **asked: Any) -> None:
     """Outputs and gradients of the fast form are those of the plain form, in float64."""
-    pack = Pack.of(prefix, lengths)
     inputs = drawn(pack, 4, key_heads)
+    mask = block_mask(pack, asked.get("window"), causal=causal)
     outs, grads = [], []
     for form in (
-        lambda q, k, v: packed_attention(q, k, v, pack, scale=0.3, window=window),
-        lambda q, k, v: plain(q, k, v, pack, window),
+        lambda q, k, v: packed_attention(q, k, v, pack, scale=0.3, causal=causal, **asked),
+        lambda q, k, v: plain(q, k, v, mask),
     ):
         out = form(*inputs)
         probe = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
@@ -56,58 +64,102 @@ def check_parity(lengths: list[int], prefix: int, window: int | None, key_heads:
         torch.testing.assert_close(fast, slow, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("window", [None, 1, 3, 100])
-@pytest.mark.parametrize("prefix", [0, 1, 6])
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_packed_attention_is_dense_attention_under_the_block_mask(
-    lengths: list[int], prefix: int, window: int | None
-) -> None:
-    check_parity(lengths, prefix, window)
+@pytest.fixture(params=["merged", "joined"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two fast forms; the one for any device is taken on a CPU, too."""
+    if request.param == "joined":
+        monkeypatch.setattr(attention, "MERGES", frozenset())
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_packed_attention_is_dense_attention_under_the_block_mask(name: str, form: str) -> None:
+    check_parity(PACKS[name])
+
+
+@pytest.mark.parametrize("window", [1, 3, 100])
+@pytest.mark.parametrize("name", PACKS)
+def test_a_window_counts_positions_and_not_places(name: str, window: int) -> None:
+    check_parity(PACKS[name], window=window)
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_an_encoder_sees_what_follows_too(name: str, form: str) -> None:
+    check_parity(FLAT[name], causal=False)
 
 
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_grouped_heads_read_the_keys_of_their_group(key_heads: int) -> None:
-    check_parity([4, 7, 1], prefix=3, window=None, key_heads=key_heads)
+def test_grouped_heads_read_the_keys_of_their_group(key_heads: int, form: str) -> None:
+    check_parity(TREES["branches in branches"], key_heads=key_heads)
+
+
+def test_half_precision_is_merged_in_single() -> None:
+    pack = TREES["branches in branches"]
+    q, k, v = (states.detach().to(torch.bfloat16) for states in drawn(pack))
+    wanted = plain(q.double(), k.double(), v.double(), block_mask(pack))
+    out = packed_attention(q, k, v, pack, scale=0.3)
+    assert out.dtype is torch.bfloat16
+    torch.testing.assert_close(out.double(), wanted, rtol=0, atol=2e-2)
+
+
+def test_queries_of_another_layout_are_the_same() -> None:
+    pack = TREES["two trees and a row"]
+    inputs = drawn(pack)
+    other = [states.detach().contiguous() for states in inputs]
+    assert torch.equal(packed_attention(*other, pack), packed_attention(*inputs, pack))
 
 
 def test_the_check_sees_a_window_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     causal = attention._causal
-    monkeypatch.setattr(attention, "_causal", lambda query, key, window: causal(query, key, None))
+    monkeypatch.setattr(attention, "_causal", lambda queries, keys, window, device: causal(queries, keys, None, device))
     with pytest.raises(AssertionError):
-        check_parity([4, 7, 1], prefix=3, window=3)
+        check_parity(PACKS["ragged"], window=3)
 
 
-def test_the_check_sees_a_suffix_that_looks_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_causal", lambda query, key, window: key[None] <= query[:, None] + 1)
+def test_the_check_sees_a_row_that_looks_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MERGES", frozenset())
+    monkeypatch.setattr(attention, "_causal", lambda queries, keys, window, device: torch.ones(queries, keys).bool())
     with pytest.raises(AssertionError):
-        check_parity([4, 7, 1], prefix=3, window=None)
+        check_parity(TREES["one prefix"])
+
+
+def test_the_check_sees_parts_that_are_added_and_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_merge", lambda out, lse, rows, sums: out.add_(rows))
+    with pytest.raises(AssertionError):
+        check_parity(TREES["one prefix"])
+
+
+def test_the_check_sees_a_backward_pass_that_knows_one_part_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    merge = attention._merge
+
+    def forgetful(out: torch.Tensor, lse: torch.Tensor, rows: torch.Tensor, sums: torch.Tensor) -> None:
+        merge(out, lse.clone(), rows, sums)  # the outputs are right, the sums that backward reads are not
+
+    monkeypatch.setattr(attention, "_merge", forgetful)
+    with pytest.raises(AssertionError):
+        check_parity(TREES["one prefix"])
 
 
 def test_the_check_sees_examples_that_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaking(q: Any, k: Any, v: Any, pack: Pack, *, scale: float, window: int | None) -> torch.Tensor:
-        k, v = (t.repeat_interleave(2, dim=1) for t in (k, v))
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+    def leaking(q: Any, k: Any, v: Any, pack: Pack, *, scale: float, causal: bool) -> torch.Tensor:
+        return plain(q, k, v, torch.ones(pack.tokens, pack.tokens, dtype=torch.bool).tril())
 
     monkeypatch.setitem(globals(), "packed_attention", leaking)
     with pytest.raises(AssertionError):
-        check_parity([4, 7, 1], prefix=0, window=None)
+        check_parity(PACKS["ragged"])
 
 
 def test_dropout_reaches_attention() -> None:
-    pack = Pack.of(3, [4, 5])
-    q, k, v = drawn(pack, 4, 2)
+    pack = FLAT["ragged"]
+    q, k, v = drawn(pack)
     noisy = packed_attention(q, k, v, pack, dropout=0.5)
     assert not torch.equal(noisy, packed_attention(q, k, v, pack, dropout=0.5))
-    assert not torch.equal(noisy[:, :3], packed_attention(q, k, v, pack)[:, :3])
 
 
-@given(st.integers(0, 5), st.lists(st.integers(1, 9), min_size=1, max_size=6))
-def test_the_layout_finds_every_token_of_the_pack_once(prefix: int, lengths: list[int]) -> None:
-    pack = Pack.of(prefix, lengths)
-    places = torch.arange(prefix, prefix + sum(lengths))
-    assert torch.equal(pack.rows.flatten()[pack.slots], places)
-    for index, (row, own) in enumerate(zip(pack.rows, places.split(lengths), strict=True)):
-        assert set(row.tolist()) == set(own.tolist()), f"the padding of row {index} points at another example"
+def test_positions_restart_behind_what_is_shared() -> None:
+    positions = TREES["branches in branches"].positions().tolist()
+    assert positions == [0, 1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 9, 7, 8, 9, 3, 4, 5, 5]
+    assert TREES["branches in branches"].longest == 10
 
 
 class Layer(torch.nn.Module):
@@ -118,7 +170,7 @@ class Layer(torch.nn.Module):
 
 
 def test_without_a_pack_it_is_transformers_sdpa() -> None:
-    q, k, v = drawn(Pack.of(0, [6]), 4, 2)
+    q, k, v = drawn(Pack((Run(0, 1, 6),)))
     mask = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
     for given_mask in (None, mask):
         own, _ = attention._attention(Layer(), q, k, v, given_mask, scaling=0.3, sliding_window=4)
@@ -130,16 +182,15 @@ UNKNOWN = [
     {"softcap": 50.0},
     {"s_aux": torch.zeros(4)},
     {"position_bias": torch.zeros(1, 4, 6, 6)},
-    {"is_causal": False},
     {"something_new": 1},
 ]
 
 
 def check_refused(unknown: dict[str, Any]) -> None:
     """A pack raises ValueError where the model asks its attention for something that packed attention lacks."""
-    pack = Pack.of(0, [2, 4])
+    pack = Pack((Run(0, 1, 2), Run(2, 1, 4)))
     try:
-        attention._attention(Layer(), *drawn(pack, 4, 2), None, pack=pack, **unknown)
+        attention._attention(Layer(), *drawn(pack), None, pack=pack, **unknown)
     except ValueError as error:
         assert next(iter(unknown)) in str(error)
         return
@@ -152,11 +203,11 @@ def test_a_pack_refuses_what_it_does_not_compute(unknown: dict[str, Any]) -> Non
 
 
 def test_a_pack_takes_what_does_not_change_the_maths() -> None:
-    pack = Pack.of(0, [2, 4])
+    pack = Pack((Run(0, 1, 2), Run(2, 1, 4)))
     inert = {"position_ids": torch.arange(6), "use_cache": False, "softcap": None, "is_causal": True}
-    inputs = drawn(pack, 4, 2)
+    inputs = drawn(pack)
     out, _ = attention._attention(Layer(), *inputs, None, pack=pack, scaling=0.3, **inert)
-    torch.testing.assert_close(out, plain(*inputs, pack, None), rtol=0, atol=1e-12)
+    torch.testing.assert_close(out, plain(*inputs, block_mask(pack)), rtol=0, atol=1e-12)
 
 
 def test_the_check_sees_a_soft_cap_that_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,10 +216,8 @@ def test_the_check_sees_a_soft_cap_that_is_passed_over(monkeypatch: pytest.Monke
         check_refused({"softcap": 50.0})
 
 
-def test_an_encoder_layer_is_refused() -> None:
-    class Bidirectional(Layer):
-        is_causal = False
-
-    pack = Pack.of(0, [2, 4])
+@pytest.mark.parametrize("asked", [{"sliding_window": 2}, {}], ids=["window", "tree"])
+def test_an_encoder_has_no_window_and_shares_nothing(asked: dict[str, Any]) -> None:
+    pack = FLAT["ragged"] if asked else TREES["one prefix"]
     with pytest.raises(ValueError, match="is_causal"):
-        attention._attention(Bidirectional(), *drawn(pack, 4, 2), None, pack=pack)
+        attention._attention(Layer(), *drawn(pack), None, pack=pack, is_causal=False, **asked)

@@ -36,9 +36,10 @@ from pegbox.kernels import linear as fast_linear
 from pegbox.methods import adapter
 from pegbox.methods import saved as on_disk
 from pegbox.methods.adapter import CONFIG, WEIGHTS, AdaptedLinear
-from pegbox.models.batch import learnt_logits, pack, pad
+from pegbox.models.batch import pack, pad
 from pegbox.models.heads import new_parts
 from pegbox.models.load import has_dropout
+from pegbox.models.outputs import learnt_logits
 from pegbox.models.packing import enable_packing
 from pegbox.recipe import Adapter, load
 from tiny_folder import causal_folder, chat_recipe, encoder_folder, sums, write_rows

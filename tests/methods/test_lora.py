@@ -17,8 +17,9 @@ from pegbox.kernels import linear as fast_linear
 from pegbox.methods import lora, lora_files
 from pegbox.methods import saved as on_disk
 from pegbox.methods.lora_layers import LoraLinear
-from pegbox.models.batch import learnt_logits, pack, pad
+from pegbox.models.batch import pack, pad
 from pegbox.models.load import has_dropout
+from pegbox.models.outputs import learnt_logits
 from pegbox.models.packing import enable_packing
 from pegbox.recipe import Lora
 from tiny_models import examples, rows, tiny, tiny_classifier

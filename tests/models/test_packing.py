@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import hypothesis
 import pytest
 import torch
-from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from pegbox.data.records import Example
 from pegbox.kernels import attention
 from pegbox.models import batch, packing
-from pegbox.models.batch import Batch, learnt_logits, pack, pad, shared_prefix
+from pegbox.models.batch import Batch, pack, pad
+from pegbox.models.load import has_dropout
+from pegbox.models.outputs import chosen_logits, learnt_logits, whole_text_logits
+from pegbox.models.prefix_tree import lay_out
+from tiny_masked import MASKED, masked
 from tiny_models import WINDOW, examples, rows, tiny, tiny_classifier
 
 PACKED = ["llama", "qwen2", "mistral", "gpt2", "opt"]
 # soft capping; attention sinks; alibi; recurrent; convolutional; chunked; a window that its attention is not told of
 UNPACKED = ["gemma2", "gpt_oss", "bloom", "mamba", "lfm2", "llama4", "phimoe"]
+PACKED_ENCODERS = ["bert", "distilbert", "albert", "electra"]
 LENGTHS = [9, 4, 13, 1, 6]
 
 
@@ -63,7 +67,7 @@ def test_packs_of_one_and_of_twins_are_alone_too() -> None:
         check_pack_is_alone(model, given, share_prefix=True, atol=1e-10)
 
 
-def causal_over_the_pack(query: Any, key: Any, value: Any, pack: Any, *, scale: Any, window: Any, dropout: Any) -> Any:
+def causal_over_the_pack(query: Any, key: Any, value: Any, pack: Any, *, scale: Any, **asked: Any) -> Any:
     """Bug: one causal sequence, so that an example sees those before it."""
     key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for t in (key, value))
     out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
@@ -79,7 +83,7 @@ def test_the_check_sees_attention_across_examples(monkeypatch: pytest.MonkeyPatc
 
 def test_the_check_sees_a_window_that_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     model, causal = packable("mistral"), attention._causal
-    monkeypatch.setattr(attention, "_causal", lambda query, key, window: causal(query, key, None))
+    monkeypatch.setattr(attention, "_causal", lambda queries, keys, window, device: causal(queries, keys, None, device))
     for share_prefix in (False, True):
         with pytest.raises(AssertionError):
             check_pack_is_alone(model, examples(LENGTHS, prefix=3), share_prefix=share_prefix, atol=1e-5)
@@ -111,21 +115,19 @@ def check_no_gradient_leaks(model: Any, given: Sequence[Example], *, share_prefi
     handle = model.get_input_embeddings().register_forward_hook(lambda module, args, out: kept.append(out))
     logits = learnt_logits(model, made)
     handle.remove()
-    prefix = shared_prefix([example.input_ids for example in given]) if share_prefix else 0
-    owners = torch.cat([torch.full((len(e) - prefix,), index) for index, e in enumerate(given)])
-    for index, part in enumerate(logits.split([len(example) - 1 for example in given])):
+    places = lay_out([example.input_ids for example in given], share=share_prefix).places
+    for at, part in zip(places, logits.split([len(example) - 1 for example in given]), strict=True):
         wave = torch.linspace(-1, 1, part.numel(), dtype=part.dtype).view_as(part)
         (grad,) = torch.autograd.grad((part * wave).sum(), kept[0], retain_graph=True)
-        reached = grad[0, prefix:].abs().amax(1)
-        assert reached[owners != index].count_nonzero() == 0, f"example {index} depends on another example"
-        own = reached[owners == index][:-1]  # nothing is predicted behind the last token
-        assert own.count_nonzero() == len(own)
+        reached = grad[0].abs().amax(1).nonzero()[:, 0].tolist()
+        assert set(reached) <= set(at), f"{at} depends on another example"
+        assert set(reached) == set(at[:-1])  # nothing is predicted behind the last token
 
 
 @pytest.mark.parametrize("name", PACKED)
 @pytest.mark.parametrize("share_prefix", [False, True])
 def test_no_gradient_flows_from_one_example_to_another(name: str, share_prefix: bool) -> None:
-    given = [Example(e.where, e.input_ids, (1.0,) * len(e)) for e in examples([5, 3, 7], prefix=4)]
+    given = [Example(e.where, e.input_ids, (1.0,) * len(e)) for e in examples([5, 3, 7], prefix=9)]
     check_no_gradient_leaks(packable(name), given, share_prefix=share_prefix)
 
 
@@ -209,25 +211,16 @@ def test_padded_rows_get_the_logits_that_they_get_alone() -> None:
         torch.testing.assert_close(padded, wanted, rtol=0, atol=2e-5, msg=name)
 
 
-@hypothesis.given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=5))
-def test_the_shared_prefix_is_the_longest_that_leaves_each_row_a_token(ids: list[list[int]]) -> None:
-    wanted = 0
-    while len(ids) > 1 and all(len(row) > wanted + 1 and row[wanted] == ids[0][wanted] for row in ids):
-        wanted += 1
-    assert shared_prefix(ids) == wanted
-    assert shared_prefix([tuple(row) for row in ids]) == wanted
-
-
 def test_only_learnt_tokens_are_listed_with_the_weight_they_have() -> None:
     given = [
-        Example("a", (5, 6, 7), (1.0, 0.0, 0.25)),
-        Example("b", (5, 8), (0.0, 2.0)),
-        Example("c", (5, 6), (1.0, 0.0)),
+        Example("a", (5, 5, 5, 5, 6, 7), (1.0, 0.0, 0.0, 0.0, 0.0, 0.25)),
+        Example("b", (5, 5, 5, 5, 8), (0.0, 0.0, 0.0, 0.0, 2.0)),
+        Example("c", (5, 5, 5, 5, 6), (1.0, 0.0, 0.0, 0.0, 0.0)),
     ]
     padded, packed = pad(given, 0), pack(given, share_prefix=True)
-    assert packed.input_ids.tolist() == [[5, 6, 7, 8, 6]]
-    assert packed.position_ids is not None and packed.position_ids.tolist() == [[0, 1, 2, 1, 1]]
-    assert (padded.places.tolist(), packed.places.tolist()) == ([1, 3], [1, 0])
+    assert packed.input_ids.tolist() == [[5, 5, 5, 5, 8, 6, 6, 7]]
+    assert packed.position_ids is not None and packed.position_ids.tolist() == [[0, 1, 2, 3, 4, 4, 4, 5]]
+    assert (padded.places.tolist(), packed.places.tolist()) == ([4, 9], [6, 3])
     for made in (padded, packed):
         assert made.targets.tolist() == [7, 8]
         assert made.weights.tolist() == [0.25, 2.0]
@@ -240,9 +233,8 @@ def test_a_batch_with_nothing_to_learn_is_empty() -> None:
 
 def test_a_batch_moves_whole() -> None:
     moved = pack(examples([3, 4]), share_prefix=True).to(torch.device("meta"))
-    assert moved.layout is not None
-    held = [value for part in (moved, moved.layout) for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    assert len(held) == 10 and all(value.is_meta for value in held)
+    held = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
+    assert len(held) == 8 and all(value.is_meta for value in held)
 
 
 # ---- which models may be packed --------------------------------------------------------------------------------------
@@ -256,6 +248,7 @@ def check_packing_is_right(model: Any, given: Sequence[Example]) -> bool:
         wanted = model(ids).logits
     packed = packing.enable_packing(model, given)
     if packed:
+        assert packing.shares_prefixes(model, given) != has_dropout(model)
         for share_prefix in (False, True):
             check_pack_is_alone(model, given, share_prefix=share_prefix, atol=1e-5)
     else:
@@ -274,11 +267,41 @@ def test_packing_is_enabled_for_rows_shorter_than_the_window_that_attention_is_n
     assert check_packing_is_right(tiny("phimoe"), examples([2, 4, 3]))
 
 
-def test_a_classifier_is_packed_where_its_hidden_states_are_the_same() -> None:
-    whole_rows = [Example("a", (5, 6, 7), targets=(1.0,)), Example("b", (5, 6, 7, 8, 9), targets=(0.0,))]
-    assert packing.enable_packing(tiny_classifier("llama"), whole_rows)
-    assert not packing.enable_packing(tiny_classifier("bert"), whole_rows)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_a_classifier_gets_in_a_pack_what_it_gets_alone(name: str) -> None:
+    model = tiny_classifier(name, num_labels=3)
+    model.config.pad_token_id = None  # a text may end in that token, and Transformers looks for it
+    whole_rows = [
+        Example(f"{i}", ids, token_type_ids=(0, 1) * (len(ids) // 2 * (name == "bert")))
+        for i, ids in enumerate(rows([4, 8, 2, 6]))
+    ]
+    wanted = torch.cat([model(**pad([row], 0).inputs).logits for row in whole_rows])
+    assert packing.enable_packing(model, whole_rows)
+    packed = whole_text_logits(model, pack(whole_rows, share_prefix=False))
+    torch.testing.assert_close(packed, wanted, rtol=0, atol=1e-5)
+
+
+def test_the_check_sees_rows_that_are_pooled_at_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = packing.pack
+    monkeypatch.setattr(packing, "pack", lambda given, **asked: replace(b := made(given, **asked), starts=b.starts * 0))
     assert not packing.enable_packing(tiny_classifier("bert"), examples(LENGTHS))
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_masked_language_model_packs_alike_or_not_at_all(name: str) -> None:
+    model, given = masked(name), examples(LENGTHS)
+    labelled = [replace(example, token_labels=example.input_ids) for example in given]
+    wanted = torch.cat([chosen_logits(model, pad([example], 0)) for example in labelled])
+    if packing.enable_packing(model, given):
+        packed = chosen_logits(model, pack(labelled, share_prefix=False))
+        torch.testing.assert_close(packed, wanted, rtol=0, atol=1e-9)
+        assert not packing.shares_prefixes(model, given), "an encoder's beginning depends on what follows"
+    assert (model.config._attn_implementation == attention.IMPLEMENTATION) == (name in PACKED_ENCODERS)
+
+
+def test_nothing_is_shared_where_training_draws_noise() -> None:
+    model = tiny("gpt2", attn_pdrop=0.1)
+    assert packing.enable_packing(model, examples(LENGTHS)) and not packing.shares_prefixes(model, examples(LENGTHS))
 
 
 def test_enabling_works_on_what_examples_there_are() -> None:

@@ -29,8 +29,9 @@ from pegbox.errors import DataError, RecipeError
 from pegbox.finished import Run
 from pegbox.methods import METHODS
 from pegbox.models import batch as batches
-from pegbox.models.batch import Batch, hidden_states
+from pegbox.models.batch import Batch
 from pegbox.models.load import load_model
+from pegbox.models.outputs import hidden_states
 from pegbox.models.packing import enable_packing
 from pegbox.runs.checkpoint import trainable
 from pegbox.tasks.classification import Classification

@@ -32,7 +32,7 @@ from pegbox.finished import Run
 from pegbox.finished.continuing import resolve
 from pegbox.finished.verifying import verify
 from pegbox.models.load import heads_of, load_model, load_tokenizer
-from pegbox.models.packing import enable_packing
+from pegbox.models.packing import enable_packing, shares_prefixes
 from pegbox.runs.checkpoint import hashes
 from pegbox.runtime import Ranks
 from pegbox.tasks.masked_lm import MOST_SCORED, MaskedLM
@@ -281,10 +281,9 @@ def test_sixteen_texts_are_learnt_by_heart(headed: Path, task: MaskedLM) -> None
     assert sum(loss.item() for loss, _ in found) / sum(weight for _, weight in found) < 0.1
 
 
-def test_an_encoder_is_never_packed(headed: Path, task: MaskedLM) -> None:
-    model = load_model(headed, "masked_lm")
-    assert not enable_packing(model, [task.encode(record(text)) for text in texts(4)])
-    assert model.config._attn_implementation == "sdpa"
+def test_an_encoder_packs_and_shares_no_beginning(headed: Path, task: MaskedLM) -> None:
+    model, rows = load_model(headed, "masked_lm"), [task.encode(record(text)) for text in texts(4)]
+    assert enable_packing(model, rows) and not shares_prefixes(model, rows)
 
 
 # ---- how a text is judged --------------------------------------------------------------------------------------------

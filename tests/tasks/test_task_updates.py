@@ -51,12 +51,14 @@ CASES = [
 IDS = [" ".join(case) for case in CASES]
 ONE_EACH = [next(case for case in CASES if case[0] == form) for form in FORMS]
 # an update has 5 rows, the last of an epoch 3
+PADDED = {"packed": False, "share_prefix": False, "prefix": 0}
 CUTS: Mapping[str, Mapping[str, Any]] = {
     "one by one": {"micro_batch_rows": 1},
     "by two": {"micro_batch_rows": 2},
     "by tokens": {"micro_batch_tokens": 25},
+    "padded": PADDED,
+    "padded, by two": {**PADDED, "micro_batch_rows": 2},
 }
-PADDED = {"packed": False, "share_prefix": False, "prefix": 0}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def ready_of(form: str, kind: str, models: Mapping[str, Path], folder: Path, met
     """All that a run makes ready before it trains, in float64 throughout."""
     recipe = recipe_of(form, models[kind], folder, FORMS[form][2](26)[23:], method={"kind": method})
     ready = pipeline.get_ready(load(recipe))
-    assert ready.plan.packed == (kind == "llama")
+    assert ready.plan.packed
     make_double(ready.model)
     return ready
 
@@ -97,8 +99,7 @@ def ready_of(form: str, kind: str, models: Mapping[str, Path], folder: Path, met
 def job_of(ready: Ready, folder: Path, **plan: Any) -> Job:
     run, data = RunFolder(folder), ready.data
     made = replace(ready.plan, **plan)
-    if ready.plan.packed:
-        ready.model.set_attn_implementation(IMPLEMENTATION if made.packed else "sdpa")
+    ready.model.set_attn_implementation(IMPLEMENTATION if made.packed else "sdpa")
     settings = ready.recipe.train
     return Job(ready.model, ready.task, data.train, data.validation, settings, made, 7, run, "hash", Log(run))
 
@@ -119,8 +120,7 @@ def learn(job: Job) -> tuple[torch.Tensor, list[float]]:
 
 def check_cuts_agree(ready: Ready, folder: Path) -> None:
     wanted, losses = learn(job_of(ready, folder))
-    cuts = {**CUTS, **({"padded": PADDED, "padded, by two": {**PADDED, **CUTS["by two"]}} if ready.plan.packed else {})}
-    for name, plan in cuts.items():
+    for name, plan in CUTS.items():
         found, other = learn(job_of(ready, folder, **plan))
         assert (found - wanted).abs().max() < 1e-10, name
         assert other == pytest.approx(losses, abs=1e-10), name

@@ -1,11 +1,11 @@
-"""Examples as one batch of tensors, padded or packed, and the logits at the places that carry loss.
+"""Examples as one batch of tensors, padded or packed.
 
 Losses over tokens need no shifted label grid. A batch lists, for every token that is learnt, *where its prediction is
 made* (`places`), what it is (`targets`) and what it weighs (`weights`): the place before it for a next-token loss, its
-own place for a label. In a pack with a shared prefix the first token of every suffix is predicted at the prefix's last
-place, and a trained token of the prefix is listed once per example.
+own place for a label. In a pack the first token behind a shared segment is predicted at that segment's last place, and a
+trained token of the segment is listed once for each example that shares it.
 
-Shapes: B rows of T tokens (a pack is one row), N learnt tokens, V the vocabulary.
+Shapes: B rows of T tokens (a pack is one row), N learnt tokens.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.errors import first_line
 from pegbox.kernels.attention import Pack
+from pegbox.models.prefix_tree import lay_out
 
 log = logging.getLogger("pegbox")
 
@@ -32,8 +33,8 @@ class Batch:
 
     `input_ids` int64 [B, T]; `attention_mask` int64 [B, T] (none in a pack); `position_ids` int64 [B, T] (none where
     the model's own serve); `places` int64 [N], in the flattened [B * T]; `targets` int64 [N]; `weights` float [N];
-    `labels` float64 [B, K], the targets of whole rows; `ends` int64 [B], the place of each row's last token; `roles` and
-    `keys` int64 [B]: what a text is in its example, where that has several, and a number that only equal texts share.
+    `labels` float64 [B, K], the targets of whole rows; `starts` and `ends` int64 [B], the places of each row's first and last
+    token; `roles` and `keys` int64 [B]: what a text is in its example, where that has several, and a number that only equal texts share.
     `target_ids` int64 [B, U]: what a decoder of its own writes (`places` are of these then).
     """
 
@@ -44,6 +45,7 @@ class Batch:
     targets: torch.Tensor
     weights: torch.Tensor
     labels: torch.Tensor
+    starts: torch.Tensor
     ends: torch.Tensor
     token_type_ids: torch.Tensor | None = None
     layout: Pack | None = None
@@ -53,25 +55,24 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
-        movable = (torch.Tensor, Pack)
-        moved: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, movable)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
+
+    @property
+    def shares(self) -> bool:
+        """Whether some tokens stand for several rows."""
+        return self.layout is not None and bool(self.layout.shared)
 
     @property
     def inputs(self) -> dict[str, Any]:
         """The keyword arguments of the model's forward."""
+        given: dict[str, Any] = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if self.token_type_ids is not None:
+            given["token_type_ids"] = self.token_type_ids
         if self.layout is not None:
             # a mask of four dimensions is taken as it is, so that the model builds none of [T, T] itself
             whole = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.input_ids.device)
-            return {
-                "input_ids": self.input_ids,
-                "position_ids": self.position_ids,
-                "attention_mask": whole,
-                "pack": self.layout,
-            }
-        given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        if self.token_type_ids is not None:
-            given["token_type_ids"] = self.token_type_ids
+            given |= {"attention_mask": whole, "position_ids": self.position_ids, "pack": self.layout}
         return given
 
 
@@ -93,43 +94,30 @@ def pad(examples: Sequence[Example], pad_id: int) -> Batch:
         None,
         *_learnt(examples, [[start + t for t in range(len(e))] for start, e in zip(starts, examples, strict=True)]),
         labels=_labels(examples),
+        starts=torch.tensor(starts),
         ends=torch.tensor([start + len(example) - 1 for start, example in zip(starts, examples, strict=True)]),
         token_type_ids=token_types if examples[0].token_type_ids else None,
     )
 
 
 def pack(examples: Sequence[Example], *, share_prefix: bool) -> Batch:
-    """All examples in one row without padding; the tokens that all begin with stand there once."""
-    prefix = shared_prefix([example.input_ids for example in examples]) if share_prefix else 0
-    ids = list(examples[0].input_ids[:prefix])
-    positions = list(range(prefix))
-    places = []
-    for example in examples:
-        start = len(ids) - prefix
-        places.append([t if t < prefix else start + t for t in range(len(example))])
-        ids += example.input_ids[prefix:]
-        positions += range(prefix, len(example))
+    """All examples in one row without padding; with `share_prefix` what several of them begin with stands there once."""
+    laid = lay_out([example.input_ids for example in examples], share=share_prefix)
+    layout, types = laid.pack, torch.zeros(1, len(laid.ids), dtype=torch.long)
+    for example, places in zip(examples, laid.places, strict=True):
+        if example.token_type_ids:
+            types[0, places] = torch.tensor(example.token_type_ids)
     return Batch(
-        torch.tensor(ids)[None],
+        torch.tensor(laid.ids)[None],
         None,
-        torch.tensor(positions)[None],
-        *_learnt(examples, places),
+        layout.positions()[None],
+        *_learnt(examples, laid.places),
         labels=_labels(examples),
-        ends=torch.tensor([at[-1] for at in places]),
-        layout=Pack.of(prefix, [len(example) - prefix for example in examples]),
+        ends=torch.tensor([places[-1] for places in laid.places]),
+        starts=torch.tensor([places[0] for places in laid.places]),
+        token_type_ids=types if examples[0].token_type_ids else None,
+        layout=layout,
     )
-
-
-def shared_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all rows have in common, leaving each row at least one of its own."""
-    if len(rows) < 2:
-        return 0
-    low, high = min(map(tuple, rows)), max(map(tuple, rows))  # of sorted rows the first and the last differ earliest
-    limit = min(len(row) for row in rows) - 1
-    for index in range(limit):
-        if low[index] != high[index]:
-            return index
-    return limit
 
 
 def _learnt(
@@ -153,19 +141,6 @@ def _learnt_of(example: Example, at: Sequence[int]) -> Iterator[tuple[int, int, 
 
 def _labels(examples: Sequence[Example]) -> torch.Tensor:
     return torch.tensor([example.targets for example in examples], dtype=torch.float64)
-
-
-def learnt_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The logits [N, V] at `batch.places`, computed by the model's own forward.
-
-    In a pack only those are computed; a place that predicts for several examples is computed once.
-    """
-    if batch.layout is None:
-        every: torch.Tensor = model(**batch.inputs, use_cache=False).logits
-        return every.flatten(0, 1).index_select(0, batch.places)
-    unique, where = torch.unique(batch.places, return_inverse=True)
-    logits: torch.Tensor = model(**batch.inputs, use_cache=False, logits_to_keep=unique).logits[0]
-    return logits if len(unique) == len(where) and bool((unique == batch.places).all()) else logits[where]
 
 
 def on_rows_of_like_length(rows: Sequence[Sized], at_once: int, action: Callable[[list[int]], None]) -> None:
@@ -194,27 +169,6 @@ def _as_memory_allows(chosen: list[int], action: Callable[[list[int]], None]) ->
     half = len(chosen) // 2
     _as_memory_allows(chosen[:half], action)
     _as_memory_allows(chosen[half:], action)
-
-
-def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The last hidden states [B * T, D] of the model without its head; of an encoder-decoder those of its encoder."""
-    trunk: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-    states: torch.Tensor = trunk(**batch.inputs).last_hidden_state
-    return states.flatten(0, 1)
-
-
-def whole_text_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The outputs [B, K] of a head on whole texts.
-
-    A decoder is pooled at the last token of each row, wherever it lies: in a pack, or before padding on the right.
-    Transformers looks for the last token that is not padding, which fails in a pack and where a text ends in that token.
-    """
-    score = dict(model.named_children()).get("score")  # the name that Transformers gives the head of every decoder
-    if score is None:
-        logits: torch.Tensor = model(**batch.inputs).logits
-        return logits
-    pooled: torch.Tensor = score(hidden_states(model, batch)[batch.ends])
-    return pooled
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,8 @@ def pad_pairs(examples: Sequence[Example], pad_id: int) -> Batch:
         targets=torch.tensor([token for _, token, _ in learnt], dtype=torch.long),
         weights=torch.tensor([weight for _, _, weight in learnt]),
         labels=torch.empty(len(examples), 0, dtype=torch.float64),
-        ends=mask.sum(1) - 1 + torch.arange(len(examples)) * input_ids.shape[1],
+        starts=(starts := torch.arange(len(examples)) * input_ids.shape[1]),
+        ends=starts + mask.sum(1) - 1,
         target_ids=target_ids,
     )
 

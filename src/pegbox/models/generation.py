@@ -28,8 +28,9 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pegbox.kernels.growing_cache import growing_cache
 from pegbox.models import transformers_loop
-from pegbox.models.batch import attends_only, on_rows_of_like_length, shared_prefix
+from pegbox.models.batch import attends_only, on_rows_of_like_length
 from pegbox.models.positions import writable
+from pegbox.models.prefix_tree import shared_prefix
 
 CLOSE = 1e-4
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from transformers import Cache, PreTrainedModel
 
 from pegbox.kernels.growing_cache import growing_cache
-from pegbox.models.batch import at_least_float32, attends_only, shared_prefix
+from pegbox.models.batch import at_least_float32, attends_only
+from pegbox.models.prefix_tree import shared_prefix
 
 ANSWERS_AT_ONCE = 64
 KEYS_AT_ONCE = 2**15  # the most tokens of all rows of a batch, those of the prompt in every row

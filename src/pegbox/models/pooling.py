@@ -20,7 +20,8 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example
-from pegbox.models.batch import Batch, at_least_float32, hidden_states
+from pegbox.models.batch import Batch, at_least_float32
+from pegbox.models.outputs import hidden_states
 
 PLACES = {"cls": 0, "last": -1}  # where one token alone is pooled
 IN_LAYOUT = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}

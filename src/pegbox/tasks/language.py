@@ -12,8 +12,10 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, Record
-from pegbox.models.batch import Batch, at_least_float32, learnt_logits
+from pegbox.models.batch import Batch, at_least_float32
 from pegbox.models.generation import Answer, count_close, generate
+from pegbox.models.outputs import learnt_logits
+from pegbox.models.token_loss import token_loss
 from pegbox.tasks.asked import Asked
 from pegbox.tasks.base import Advance, Predictions, Task, Unfit
 
@@ -42,6 +44,12 @@ class LanguageTask(Task):
     def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The logits [N, V] of the trained tokens, which they are, and their weights."""
         return at_least_float32(learnt_logits(model, batch)), batch.targets, batch.weights
+
+    def loss(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, float]:
+        """The loss over the trained tokens; of a pack chunk by chunk, so that no row's logits are held as a whole."""
+        if batch.layout is None or not len(batch.places):
+            return super().loss(model, batch)
+        return token_loss(model, batch, self.criterion)
 
     def longest_answer(self, train: Sequence[Example]) -> int:
         """The tokens with a weight, the one that ends an answer among them."""

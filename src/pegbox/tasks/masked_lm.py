@@ -32,7 +32,7 @@ from pegbox.data.records import Example, PlainText, Record
 from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
 from pegbox.models.batch import Batch, at_least_float32
-from pegbox.models.masked import masked_logits
+from pegbox.models.outputs import chosen_logits
 from pegbox.recipe import MaskedLM as Settings
 from pegbox.recipe import Recipe
 from pegbox.tasks.base import Advance, Predictions, Task, Unfit
@@ -101,7 +101,7 @@ class MaskedLM(Task):
 
     def scored(self, model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The logits [N, V] at the chosen tokens, which they were, and their weights."""
-        return at_least_float32(masked_logits(model, batch)), batch.targets, batch.weights
+        return at_least_float32(chosen_logits(model, batch)), batch.targets, batch.weights
 
     def primary(self, train: Sequence[Record]) -> str:
         """Pseudo-perplexity."""

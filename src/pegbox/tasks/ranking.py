@@ -39,9 +39,9 @@ from pegbox.data.records import Conversation, LabelledText, Message, PromptCompl
 from pegbox.data.render import Renderer, Tokens
 from pegbox.errors import RecipeError
 from pegbox.metrics import FloatArray
-from pegbox.models.batch import shared_prefix
 from pegbox.models.generation import CLOSE
 from pegbox.models.likelihood import log_likelihoods
+from pegbox.models.prefix_tree import shared_prefix
 from pegbox.tasks.base import Advance
 from pegbox.tasks.calibration import softmax
 from pegbox.tasks.whole_text import whole_text

@@ -30,6 +30,7 @@ from pegbox.data.records import Example, Record, TaggedWords
 from pegbox.errors import DataError
 from pegbox.metrics.spans import spans_of_tags
 from pegbox.models.batch import Batch, at_least_float32, on_rows_of_like_length
+from pegbox.models.outputs import learnt_logits
 from pegbox.tasks.base import Advance, Predictions, Task
 from pegbox.tasks.words import Offsets, label_places, running_text
 
@@ -213,8 +214,7 @@ def _most_frequent(counts: Mapping[str, int]) -> str:
 
 def _outputs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """The head's outputs [N, C] at the words, in at least float32."""
-    every: torch.Tensor = model(**batch.inputs, use_cache=False).logits
-    return at_least_float32(every.flatten(0, 1).index_select(0, batch.places))
+    return at_least_float32(learnt_logits(model, batch))
 
 
 def _content(record: Record) -> TaggedWords:

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, LabelledText, LabelSetText, Record, ScoredText, WholeText
 from pegbox.metrics import FloatArray
-from pegbox.models.batch import Batch, at_least_float32, hidden_states, on_rows_of_like_length, whole_text_logits
+from pegbox.models.batch import Batch, at_least_float32, on_rows_of_like_length
+from pegbox.models.outputs import hidden_states, whole_text_logits
 from pegbox.tasks import rivals
 from pegbox.tasks.base import Advance, Predictions, Task
 

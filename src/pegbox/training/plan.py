@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from pegbox import runtime
 from pegbox.data.records import Example
-from pegbox.models.batch import shared_prefix
+from pegbox.models.prefix_tree import shared_prefix
 from pegbox.models.quantization import count, size
 from pegbox.recipe import Train
 from pegbox.training.batching import total_updates

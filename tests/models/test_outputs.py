@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForMaskedLM, LongformerConfig
 
 from pegbox.data.records import Example
-from pegbox.models.batch import learnt_logits, pad
-from pegbox.models.masked import masked_logits
+from pegbox.models.batch import pad
+from pegbox.models.outputs import chosen_logits, learnt_logits
 from tiny_masked import MASKED, SIZES, masked
 from tiny_models import VOCABULARY, rows
 
@@ -33,7 +33,7 @@ def gradients(model: Any, logits: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def check_chosen_places_alone_are_the_same(model: Any) -> None:
     given = batch()
-    whole, chosen = learnt_logits(model, given), masked_logits(model, given)
+    whole, chosen = learnt_logits(model, given), chosen_logits(model, given)
     assert chosen.shape == (5, VOCABULARY)
     torch.testing.assert_close(chosen, whole, rtol=0, atol=1e-12)
     one, other = gradients(model, whole), gradients(model, chosen)
@@ -51,7 +51,7 @@ def test_chosen_places_alone_have_the_logits_and_gradients_of_the_whole(name: st
 def test_the_model_is_left_as_it_was(name: str) -> None:
     model = masked(name)
     modules, before = dict(model.named_modules()), model(input_ids=batch().input_ids).logits
-    masked_logits(model, batch())
+    chosen_logits(model, batch())
     assert all(model.get_submodule(key) is module for key, module in modules.items())
     assert dict(model.named_modules()).keys() == modules.keys()
     assert torch.equal(model(input_ids=batch().input_ids).logits, before)
@@ -60,7 +60,7 @@ def test_the_model_is_left_as_it_was(name: str) -> None:
 def test_a_base_model_with_outputs_of_its_own_is_served() -> None:
     config = LongformerConfig(**SIZES, attention_window=4)
     model, given = AutoModelForMaskedLM.from_config(config).double().eval(), batch()
-    torch.testing.assert_close(masked_logits(model, given), learnt_logits(model, given), rtol=0, atol=1e-12)
+    torch.testing.assert_close(chosen_logits(model, given), learnt_logits(model, given), rtol=0, atol=1e-12)
 
 
 def test_the_check_sees_a_head_that_looks_at_other_places() -> None:

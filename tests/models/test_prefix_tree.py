@@ -1,0 +1,90 @@
+"""Rows laid out as a tree: each can be read back from its places, sees its own beginning, and nothing is stored for nothing."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from pegbox.kernels.attention import Pack, Run, Shared, block_mask
+from pegbox.models import prefix_tree
+from pegbox.models.prefix_tree import LEAST, lay_out, shared_prefix
+
+# rows that often begin alike: pieces of a few tokens put one behind the other
+PIECES = st.sampled_from([(1,) * 9, (2, 3), (4,), (5, 6, 7, 8, 9, 10), (2, 3, 3, 3, 3, 3, 3, 3)])
+ROWS = st.lists(st.lists(PIECES, min_size=1, max_size=5).map(lambda parts: sum(parts, ())), min_size=1, max_size=9)
+
+
+def check_rows_are_read_back(rows: list[tuple[int, ...]], *, share: bool) -> None:
+    """Each row stands at its places, at its own positions, and its tokens see just those before them."""
+    laid = lay_out(rows, share=share)
+    pack, positions = laid.pack, laid.pack.positions().tolist()
+    seen = block_mask(pack)
+    assert pack.tokens == len(laid.ids) <= sum(map(len, rows))
+    assert [run.start for run in pack.runs] == [0, *(run.end for run in pack.runs[:-1])]
+    for row, places in zip(rows, laid.places, strict=True):
+        assert tuple(laid.ids[place] for place in places) == row
+        assert [positions[place] for place in places] == list(range(len(row)))
+        for count, place in enumerate(places, start=1):
+            assert seen[place].nonzero()[:, 0].tolist() == places[:count]
+    ends = [places[-1] for places in laid.places]
+    assert len(set(ends)) == len(rows), "two rows end in one token"
+
+
+@hypothesis.given(ROWS, st.booleans())
+def test_every_row_is_read_back_from_the_tree(rows: list[tuple[int, ...]], share: bool) -> None:
+    check_rows_are_read_back(rows, share=share)
+
+
+@hypothesis.given(ROWS)
+def test_no_branch_is_left_that_would_save_tokens(rows: list[tuple[int, ...]]) -> None:
+    """Greedy from the root: what two rows begin with and is stored twice is shorter than is worth a call."""
+    laid = lay_out(rows, share=True)
+    stored = {row: places for row, places in enumerate(laid.places)}
+    for one in stored:
+        for other in range(one):
+            common = shared_prefix([rows[one], rows[other]])
+            both = sum(a == b for a, b in zip(stored[one], stored[other], strict=False))
+            assert common - both < LEAST
+
+
+def test_a_tree_of_prompts_and_answers() -> None:
+    system, ask, other = (1,) * 10, (2,) * 8, (3,) * 9
+    rows = [
+        system + ask + (4,),
+        system + other + (5, 6),
+        system + ask + (7, 7, 7),
+        (*system, 8),
+        system + other + (9, 9),
+    ]
+    laid = lay_out(rows, share=True)
+    assert laid.ids == [*system, 8, *ask, 4, 7, 7, 7, *other, 5, 6, 9, 9]
+    assert laid.pack == Pack(
+        (Run(0, 1, 10), Run(10, 1, 1), Run(11, 1, 8), Run(19, 1, 1), Run(20, 1, 3), Run(23, 1, 9), Run(32, 2, 2)),
+        (Shared(0, 10, 36), Shared(11, 19, 23), Shared(23, 32, 36)),
+    )
+
+
+def test_twins_share_all_but_their_last_token() -> None:
+    assert lay_out([(1,) * 9] * 3, share=True).ids == [1] * 8 + [1] * 3
+
+
+def test_without_sharing_every_row_is_whole() -> None:
+    laid = lay_out([(1,) * 20, (1,) * 20], share=False)
+    assert laid.pack == Pack((Run(0, 2, 20),))
+
+
+def test_the_check_sees_a_branch_that_is_one_token_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = prefix_tree.Shared
+    monkeypatch.setattr(prefix_tree, "Shared", lambda start, end, until: real(start, end - 1, until))
+    with pytest.raises(AssertionError):
+        check_rows_are_read_back([(1,) * 12 + (2,), (1,) * 12 + (3,)], share=True)
+
+
+@hypothesis.given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_the_shared_prefix_is_the_longest_that_leaves_each_row_a_token(ids: list[list[int]]) -> None:
+    wanted = 0
+    while len(ids) > 1 and all(len(row) > wanted + 1 and row[wanted] == ids[0][wanted] for row in ids):
+        wanted += 1
+    assert shared_prefix(ids) == wanted
+    assert shared_prefix([tuple(row) for row in ids]) == wanted
