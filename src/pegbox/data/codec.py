@@ -8,7 +8,7 @@ Whether its ids decode to the text is looked at each time, but where the tokeniz
 The tokenizer's core is called as Transformers calls it, without what Transformers wraps around each call; one that is
 written in Python (around SentencePiece, for Marian and M2M100) has none, and tells no places of tokens in a text. Text between
 controls is encoded by itself in any case; those few parts that come again and again (a system message, the opening of a
-turn) are remembered.
+turn) are remembered. Many texts may be encoded ahead, at once and on all cores; the ids are the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from itertools import chain, groupby
 from pathlib import Path
@@ -52,6 +52,7 @@ class Codec:
         added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.special = frozenset(tokenizer.all_special_ids) | added
         self._unknown = tokenizer.unk_token_id
+        self._ahead: dict[tuple[str, bool], list[int]] = {}  # by a text, and whether it is plain
         self._remembered = lru_cache(REMEMBERED)(lambda part: tuple(self._ids(part, plain=False)))
 
     @property
@@ -68,24 +69,48 @@ class Codec:
         """The ids of a text as the tokenizer has it, without what it puts before and behind (BOS, EOS)."""
         if self._controls is None:
             return self._ids(text, plain=False)
-        return list(chain.from_iterable(map(self._remembered, filter(None, self._controls.split(text)))))
+        return list(chain.from_iterable(map(self._remembered, self._parts(text))))
+
+    def _parts(self, text: str) -> list[str]:
+        """What of a text is encoded by itself: its controls, and what stands between them."""
+        return [text] if self._controls is None else [part for part in self._controls.split(text) if part]
+
+    def look_ahead(self, served: Iterable[str], behind: Iterable[str], learnt: Iterable[str]) -> None:
+        """Encode at once what `encode`, `learnt_behind` and `learnt` will be asked; what was so before is forgotten."""
+        self._ahead = {}
+        if self._core is None:
+            return
+        anchor = "" if self._exact or self._anchor is None else self._anchor[0]
+        asked = {
+            False: dict.fromkeys(part for text in served for part in self._parts(text)),
+            True: dict.fromkeys(chain((anchor + text for text in behind), learnt)),
+        }
+        for plain, texts in asked.items():
+            found = self._ready_core(plain).encode_batch_fast(list(texts), add_special_tokens=False)
+            self._ahead |= {(text, plain): one.ids for text, one in zip(texts, found, strict=True)}
 
     def _ids(self, text: str, *, plain: bool, role: Role = "text") -> list[int]:
         """The ids of a text; `plain`: the name of a control in it is text."""
+        if (known := self._ahead.get((text, plain))) is not None:  # never there for a tokenizer without a core
+            return list(known)
         if self._core is not None:
-            return list(self._encoding(text, plain=plain).ids)
+            return self._encoding(text, plain=plain).ids
         told = self.tokenizer(**{role: text}, add_special_tokens=False, split_special_tokens=plain, verbose=False)
         return list(told["input_ids"])
 
     def _encoding(self, text: str, *, plain: bool) -> Encoding:
         """The tokens of a text and their places in it."""
+        return self._ready_core(plain).encode(text, add_special_tokens=False)
+
+    def _ready_core(self, plain: bool) -> Tokenizer:
+        """The core, told what controls are, and with nothing left of what another call may have set."""
         core = self._core
         assert core is not None, "a task that needs places has refused such a tokenizer"
         core.encode_special_tokens = plain
         if core.truncation is not None or core.padding is not None:
             core.no_truncation()
             core.no_padding()
-        return core.encode(text, add_special_tokens=False)
+        return core
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids within a longer text: nothing stripped, nothing cleaned up."""

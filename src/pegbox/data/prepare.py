@@ -21,7 +21,7 @@ from pegbox.cache import built_once, cache_root
 from pegbox.data.doctor.findings import Finding
 from pegbox.data.fingerprint import fingerprint
 from pegbox.data.formats import refuse_idle_roles
-from pegbox.data.preparing import EXAMPLES, FOUND, RECORDS, ROWS, Encoder, Preparation
+from pegbox.data.preparing import EXAMPLES, FOUND, RECORDS, ROWS, SIZES, Encoder, Preparation
 from pegbox.data.records import Example
 from pegbox.data.splits import SPLITS, Splits
 from pegbox.data.store import Stored, load_example, load_record
@@ -67,7 +67,8 @@ def prepare(
 def _opened(folder: Path, unaware: Encoder | None) -> Prepared:
     """What a preparation left; `unaware`: a task that has not seen the records yet."""
     records = Stored.open(folder / RECORDS, load_record)
-    examples = Stored.open(folder / EXAMPLES, load_example)
+    with np.load(folder / SIZES, allow_pickle=False) as sizes:
+        examples = Stored.open(folder / EXAMPLES, load_example, dict(sizes))
     found = json.loads((folder / FOUND).read_bytes())
     if unaware is not None:
         unaware.observe(records[: found["read"]])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,20 +23,25 @@ from pegbox.data.doctor.checks import Examination
 from pegbox.data.doctor.findings import Finding, refuse
 from pegbox.data.doctor.shape import lengths
 from pegbox.data.fingerprint import given_of
+from pegbox.data.foreseen import blocks
 from pegbox.data.reader import Reader
 from pegbox.data.records import Content, Example, Record
+from pegbox.data.render import Renderer
 from pegbox.data.shorten import cut, pieces
+from pegbox.data.sizes import Tally
 from pegbox.data.splits import LEFT_OUT, NONE, SPLITS, Traits, place, refuse_empty
 from pegbox.data.store import Writer, dump_example, dump_record, load_record
 from pegbox.data.twins import MANY, near_twins
 from pegbox.errors import DataError
 from pegbox.recipe import Recipe
 
-RECORDS, EXAMPLES, ROWS, FOUND = "records.bin", "examples.bin", "rows.npz", "found.json"
+RECORDS, EXAMPLES, ROWS, SIZES, FOUND = "records.bin", "examples.bin", "rows.npz", "sizes.npz", "found.json"
 
 
 class Encoder(Protocol):
     """What is needed of a task here."""
+
+    renderer: Renderer
 
     @property
     def fingerprint(self) -> Any:
@@ -64,7 +69,7 @@ class Preparation:
         self.lost: dict[str, int] = {}  # tokens cut from an input
         self.made: dict[str, int] = {}  # pieces of a row that was split
         self.kept = array("q")  # numbers of the records that an example was made of
-        self.tokens = array("q")  # in each example
+        self.sizes = Tally()  # of the examples
         self.source = array("q")  # of each example, by its number in the recipe
         self.traits = Traits(recipe.seed)
 
@@ -81,6 +86,7 @@ class Preparation:
             self._encode(origin)
             findings, rows = self._place()
         np.savez(folder / ROWS, allow_pickle=False, **rows)
+        np.savez(folder / SIZES, allow_pickle=False, **self.sizes.columns())
         found = {"read": read, "findings": [finding.to_json() for finding in findings], "shape": self._shape()}
         (folder / FOUND).write_text(json.dumps(found), encoding="utf-8")
 
@@ -111,7 +117,7 @@ class Preparation:
         """Write down the examples of the records that can be learnt; note why the others cannot."""
         records = self.records.stored(load_record)
         with progress.bar("rows in tokens", len(records), shown=len(records) >= MANY) as bar:
-            for number, record in enumerate(records):
+            for number, record in enumerate(self._foreseen(records)):
                 fitted = self._fitted(record)
                 if fitted and not any(example.weight for _, example in fitted):
                     self.untrained.append(record.where)
@@ -121,9 +127,16 @@ class Preparation:
                     self.kept.append(number if fitting is record else self.records.append(fitting))
                     self.examples.append(example)
                     self.traits.see(fitting)
-                    self.tokens.append(len(example))
+                    self.sizes.see(example)
                     self.source.append(origin[number])
                 bar.advance()
+
+    def _foreseen(self, records: Sequence[Record]) -> Iterator[Record]:
+        """The records, the tokenizer having been asked for a block of them before its first comes."""
+        for block in blocks(records):
+            self.task.renderer.foresee(record.content for record in block)
+            yield from block
+        self.task.renderer.foresee(())
 
     def _fitted(self, record: Record) -> list[tuple[Record, Example]]:
         """The record and its example; several where it is split; none, and the reason noted, where it is set aside."""
@@ -213,7 +226,7 @@ class Preparation:
 
     def _shape(self) -> dict[str, Any]:
         """What the rows look like, their lengths in tokens among it."""
-        tokens = np.array([*self.tokens, *self.lengths.values()], np.int64)
+        tokens = np.append(self.sizes.columns()["tokens"], np.array([*self.lengths.values()], np.int64))
         return {**self.examined.shape(), "formats": self.reader.formats, "tokens": lengths(tokens, self.limit)}
 
     def _refuse_bare(self, file: NDArray[np.int64], findings: Sequence[Finding]) -> None:

@@ -13,7 +13,7 @@ them. It must be prefix-stable and keep every turn: a template that cannot frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from pegbox.data.codec import Codec
+from pegbox.data.foreseen import asked_of
 from pegbox.data.infill import Cut, Form, Part, refuse_tokens
 from pegbox.data.masks import marks
-from pegbox.data.records import Conversation, Message, PromptCompletion, Spans
+from pegbox.data.records import Content, Conversation, Message, PromptCompletion, Spans
 from pegbox.data.template import Template, UnstableTemplate, refuse_lost
 from pegbox.errors import RecipeError
 
@@ -116,6 +117,11 @@ class Renderer:
         if not self.stop_ids.isdisjoint(ids):
             raise ValueError("holds the model's stop token within a text that is learnt")
         return ids
+
+    def foresee(self, contents: Iterable[Content]) -> None:
+        """Look ahead at a block of rows that will be encoded next; what was foreseen before is forgotten."""
+        self._chat.forget()
+        self._codec.look_ahead(*asked_of(self._chat, contents))
 
     # ---- conversations -------------------------------------------------------------------------------------------
 

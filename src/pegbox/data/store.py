@@ -13,10 +13,11 @@ import json
 import os
 import struct
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, get_args, overload
 
 import numpy as np
@@ -27,27 +28,38 @@ from pegbox.data.records import Content, Example, Record
 
 T = TypeVar("T")
 HEAD = struct.Struct("<7I")
+Columns = Mapping[str, NDArray[np.int64]]
+NOTHING: Columns = MappingProxyType({})
 AHEAD = 256  # rows read at once where they are read in order
 
 
 class Stored(Sequence[T], Generic[T]):
-    """Things in a file, some of them or all, in the order of `rows` (int64 [n], their numbers in the file)."""
+    """Things in a file, some of them or all, in the order of `rows` (int64 [n], their numbers in the file).
+
+    `columns`: what is known of each thing without reading it, by its number in the file.
+    """
 
     def __init__(
-        self, path: Path, decode: Callable[[bytes], T], ends: NDArray[np.int64], rows: NDArray[np.int64]
+        self,
+        path: Path,
+        decode: Callable[[bytes], T],
+        ends: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        columns: Columns = NOTHING,
     ) -> None:
-        self.path, self._decode, self._ends, self.rows = path, decode, ends, rows
+        self.path, self._decode, self._ends, self.rows, self.columns = path, decode, ends, rows, columns
         self._file = os.open(path, os.O_RDONLY)
 
     @classmethod
-    def open(cls, path: Path, decode: Callable[[bytes], T]) -> Stored[T]:
+    def open(cls, path: Path, decode: Callable[[bytes], T], columns: Columns = NOTHING) -> Stored[T]:
         """All that a `Writer` wrote to `path`."""
         ends = np.load(_ends(path), allow_pickle=False)
-        return cls(path, decode, ends, np.arange(len(ends)))
+        return cls(path, decode, ends, np.arange(len(ends)), columns)
 
     def take(self, rows: NDArray[np.int64] | Sequence[int]) -> Stored[T]:
         """Those at these places (ints, or a mask of truths), in this order."""
-        return Stored(self.path, self._decode, self._ends, self.rows[np.asarray(rows, None if len(rows) else np.int64)])
+        chosen = self.rows[np.asarray(rows, None if len(rows) else np.int64)]
+        return Stored(self.path, self._decode, self._ends, chosen, self.columns)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,8 +102,10 @@ class Stored(Sequence[T], Generic[T]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    _close = staticmethod(os.close)  # where the interpreter ends, the name `os` may be gone before this is
+
     def __del__(self) -> None:
-        os.close(self._file)
+        self._close(self._file)
 
 
 class Writer(Generic[T]):

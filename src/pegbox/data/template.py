@@ -41,6 +41,7 @@ class Template:
 
     def __init__(self, codec: Codec, special: frozenset[int]) -> None:
         self.tokenizer, self._codec, self._special = codec.tokenizer, codec, special
+        self._ahead: dict[tuple[tuple[Message, ...], bool], str] = {}
 
     def said(self, opened: str, content: str, closed: str) -> tuple[str, str]:
         """What the model is to say for an answer, up to its trail and its stop token: a lead, and the text.
@@ -100,7 +101,22 @@ class Template:
         """The conversation as a text. Raises ValueError where the template refuses it, RecipeError without a template."""
         if tools and not self._shows_tools:
             raise ValueError("the model's chat template cannot show tools; leave 'tools' away, or use another model")
+        if (
+            self._ahead
+            and not tools
+            and (known := self._ahead.get((tuple(messages), add_generation_prompt))) is not None
+        ):
+            return known
         return self._raw(messages, add_generation_prompt, tools)
+
+    def ahead(self, messages: tuple[Message, ...], add_generation_prompt: bool) -> str:
+        """Render what will be asked for next, and remember it until `forget`. Raises likewise."""
+        said = self._ahead[messages, add_generation_prompt] = self.rendered(messages, add_generation_prompt)
+        return said
+
+    def forget(self) -> None:
+        """Forget what was rendered ahead."""
+        self._ahead = {}
 
     def _raw(self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[str]) -> str:
         if self.tokenizer.chat_template is None:

@@ -28,6 +28,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from pegbox.data.prompts import led
 from pegbox.data.records import Example, Record, SourceTarget
 from pegbox.data.render import Renderer
+from pegbox.data.sizes import sizes_of
 from pegbox.metrics import lookup
 from pegbox.models.batch import Batch, at_least_float32
 from pegbox.models.encoder_decoder import Manner, decoder_start, pad_pairs, write, written_logits
@@ -143,7 +144,7 @@ class Seq2Seq(Task):
 
     def longest_answer(self, train: Sequence[Example]) -> int:
         """The tokens with a weight, the stop token among them."""
-        return max(sum(weight > 0 for weight in example.loss_weights) for example in train)
+        return int(sizes_of(train).learnt.max())
 
     def prompt_length(self, record: Record, shots: Sequence[Record]) -> int:
         """The length of the source."""

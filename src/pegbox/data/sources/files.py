@@ -154,23 +154,28 @@ def _is_printable(name: str) -> bool:
 
 
 def _in_archive(path: Path, told: list[Remark]) -> Iterator[File]:
-    """The files of a zip archive, none of which is ever written anywhere."""
+    """The files of a zip archive, none of which is ever written anywhere. It is open as long as they are asked for, and
+    closed with the last of them, or where reading one of them fails: each must be read before the next is asked for."""
     where = str(path)
+    with path.open("rb") as raw, _archive(raw, where) as archive:
+        infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
+        _check_members(where, infos, path.stat().st_size)
+        sizes = {info.filename: info for info in infos}
+        for name in _meant(where, [info.filename for info in infos], told):
+            info = sizes[name]
+            if name.lower().endswith((".zip", *UNPACKERS)):
+                raise DataError("an archive within an archive", where=f"{where}/{name}", cure="unpack it")
+            if info.file_size:
+                yield _member(archive, info, where, told)
+            else:
+                told.append(_empty(f"{where}/{name}"))
+
+
+def _archive(raw: BinaryIO, where: str) -> ZipFile:
     try:
-        archive = ZipFile(path.open("rb"))
+        return ZipFile(raw)
     except FAULTS as error:
         raise damaged(where, error) from None
-    infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
-    _check_members(where, infos, path.stat().st_size)
-    sizes = {info.filename: info for info in infos}
-    for name in _meant(where, [info.filename for info in infos], told):
-        info = sizes[name]
-        if name.lower().endswith((".zip", *UNPACKERS)):
-            raise DataError("an archive within an archive", where=f"{where}/{name}", cure="unpack it")
-        if info.file_size:
-            yield _member(archive, info, where, told)
-        else:
-            told.append(_empty(f"{where}/{name}"))
 
 
 def _check_members(where: str, infos: list[ZipInfo], size: int) -> None:
