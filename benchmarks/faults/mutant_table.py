@@ -80,13 +80,13 @@ TABLE = r"""
 - self.untrained.append(record.where)
 + pass
 ? data/test_doctor.py::test_rows_without_a_trained_token_are_refused_and_counted
-@ 11 | models/generation.py | positions count padding
-- self.positions = (columns - before).clamp(min=0)[:, prefix:]
-+ self.positions = columns.expand(len(prompts), -1)[:, prefix:]
+@ 11 | models/decoding.py | positions count padding
+- positions = base + (columns - before).clamp(min=0)[:, size - given :]
++ positions = base + columns.expand(len(rows), -1)[:, size - given :]
 ? models/test_generation.py::test_batched_answers_are_those_given_alone[nothing shared-gpt2]
-@ 11 | models/generation.py | padding on the left is seen
-- self.mask = (columns >= before).long()
-+ self.mask = torch.ones_like(columns >= before).long()
+@ 11 | models/decoding.py | padding on the left is seen
+- (columns >= before).long()
++ torch.ones_like(columns >= before).long()
 ? models/test_generation.py::test_batched_answers_are_those_given_alone[nothing shared-llama]
 @ 12 | models/batch.py | a decoder is pooled at the last column
 - ends=torch.tensor([start + len(example) - 1 for start, example in zip(starts, examples, strict=True)])

@@ -20,7 +20,7 @@ from pegbox.data.records import Example
 from pegbox.data.render import Renderer
 from pegbox.data.sizes import Tally, shared_beginning, sizes_of
 from pegbox.data.store import Stored, Writer, dump_example, load_example
-from pegbox.models.batch import shared_prefix
+from pegbox.models.prefix_tree import shared_prefix
 from pegbox.recipe import load
 
 ROWS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6).map(tuple), min_size=1, max_size=5)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
-from pegbox.models import generation
+from pegbox.kernels.slots import SlotCache
+from pegbox.models import prefixes
+from pegbox.models.decoding import Known, Rows, batches
 from pegbox.models.generation import CLOSE, Answer, Kept, count_close, generate, stream
 from tiny_models import WINDOW, rows, tiny
 
@@ -18,6 +21,11 @@ BATCHED = ["llama", "qwen2", "mistral", "gemma2", "gpt_oss", "gpt2", "opt"]
 ROW_BY_ROW = ["bloom", "mamba", "lfm2", "llama4"]
 NEW = 9
 NO_STOP: frozenset[int] = frozenset()
+
+
+@pytest.fixture(autouse=True)
+def whatever_is_shared_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "LEAST", 1)
 
 
 @torch.no_grad()
@@ -77,7 +85,7 @@ def unequal(prefix: int) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("prefix", [0, 2 * WINDOW + 3], ids=["nothing shared", "shared prefix"])
 def test_batched_answers_are_those_given_alone(name: str, prefix: int) -> None:
     model, prompts = tiny(name, tie_word_embeddings=False), unequal(prefix)
-    assert generation._batches(model) == (name in BATCHED)
+    assert batches(model) == (name in BATCHED)
     stop_ids = stops(model, prompts)
     answers = check_answers_are_those_alone(model, prompts, stop_ids, (1, 2, 3, 7, 64) if name in BATCHED else (2,))
     assert answers[0].stopped and not answers[0].input_ids, "no row stops at once"
@@ -121,78 +129,84 @@ def test_the_models_own_generation_settings_do_not_bend_a_greedy_answer() -> Non
 
 # ---- the bugs, put back ----------------------------------------------------------------------------------------------
 
-REAL = generation._Rows
+RUN, FILL, PUT, JOIN = Rows._run, SlotCache.fill, SlotCache.put, Rows.join
 
 
-class PositionsCountPadding(REAL):
-    """Bug: positions are columns."""
-
-    def __init__(self, model: Any, prompts: Any, prefix: int, shared: Any) -> None:
-        super().__init__(model, prompts, prefix, shared)
-        self.positions = torch.arange(prefix, self.mask.shape[1])[None].expand(len(prompts), -1)
-
-
-class PaddingIsSeen(REAL):
-    """Bug: no mask over the padding."""
-
-    def __init__(self, model: Any, prompts: Any, prefix: int, shared: Any) -> None:
-        super().__init__(model, prompts, prefix, shared)
-        self.mask = torch.ones_like(self.mask)
+def positions_count_padding(
+    self: Rows, ids: Any, cache: Any, mask: torch.Tensor, positions: Any, **options: Any
+) -> Any:
+    places = torch.arange(mask.shape[1])[None].expand(len(ids), -1)[:, -ids.shape[1] :]
+    return RUN(self, ids, cache, mask, places, **options)
 
 
-class PaddingBehindThePrefix(REAL):
-    """Bug: padding between the shared tokens and the rest, so that columns are no distances."""
-
-    def __init__(self, model: Any, prompts: Any, prefix: int, shared: Any) -> None:
-        super().__init__(model, prompts, prefix, shared)
-        rests = [prompt[prefix:] for prompt in prompts]
-        size = max(map(len, rests))
-        real = torch.tensor([[0] * (size - len(rest)) + [1] * len(rest) for rest in rests])
-        self.ids = torch.tensor([[0] * (size - len(rest)) + list(rest) for rest in rests])
-        self.mask = torch.cat([real.new_ones(len(rests), prefix), real], dim=1)
-        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, prefix:]
-        self.cache = DynamicCache()
-        for layer, (keys, values) in enumerate(shared):
-            self.cache.update(keys.expand(len(rests), -1, -1, -1), values.expand(len(rests), -1, -1, -1), layer)
+def padding_is_seen(self: Rows, ids: Any, cache: Any, mask: torch.Tensor, positions: Any, **options: Any) -> Any:
+    return RUN(self, ids, cache, torch.ones_like(mask), positions, **options)
 
 
-class TheWrongRowsStay(REAL):
-    """Bug: finished rows leave the batch but not the cache in the right order."""
+def the_prefix_is_a_column_off(self: SlotCache, row: int, end: int, columns: Any) -> None:
+    FILL(self, row, end, [tuple(part.roll(1, dims=2) for part in layer) for layer in columns])
 
-    def keep(self, rows: torch.Tensor) -> None:
-        self.cache.batch_select_indices(rows.flip(0))
-        self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
+
+def the_wrong_rows_stay(self: SlotCache, rows: Sequence[int], into: Sequence[int], start: int, end: int) -> None:
+    """Finished rows leave the list of rows but not the cache."""
+
+
+def later(positions: torch.Tensor, live: int) -> torch.Tensor:
+    return positions + (live > 0)
+
+
+def rows_that_join_are_a_position_late(self: Rows, rows: Any) -> torch.Tensor:
+    run, live = self._run, len(self.live)
+    self._run = lambda ids, cache, mask, positions, **o: run(ids, cache, mask, later(positions, live), **o)  # type: ignore[method-assign]
+    try:
+        return JOIN(self, rows)
+    finally:
+        self._run = run  # type: ignore[method-assign]
+
+
+def the_mask_of_rows_that_joined_is_shifted(
+    self: Rows, ids: Any, cache: Any, mask: torch.Tensor, positions: Any, **options: Any
+) -> Any:
+    """Of the row that is last in the batch, once there was another."""
+    if len(mask) > 1 and ids.shape[1] == 1:
+        mask = torch.cat([mask[:-1], mask[-1:].roll(1)])
+    return RUN(self, ids, cache, mask, positions, **options)
 
 
 @pytest.mark.parametrize(
-    ("bug", "name", "prefix"),
+    ("owner", "method", "bug", "name", "prefix"),
     [
-        (PositionsCountPadding, "gpt2", 0),
-        (PositionsCountPadding, "gpt2", 15),
-        (PaddingIsSeen, "llama", 0),
-        (PaddingIsSeen, "llama", 15),
-        (PaddingBehindThePrefix, "mistral", 15),
-        (TheWrongRowsStay, "llama", 0),
+        (Rows, "_run", positions_count_padding, "gpt2", 0),
+        (Rows, "_run", positions_count_padding, "gpt2", 15),
+        (Rows, "_run", padding_is_seen, "llama", 0),
+        (Rows, "_run", padding_is_seen, "llama", 15),
+        (SlotCache, "fill", the_prefix_is_a_column_off, "mistral", 15),
+        (SlotCache, "put", the_wrong_rows_stay, "llama", 0),
+        (Rows, "join", rows_that_join_are_a_position_late, "gpt2", 0),
+        (Rows, "_run", the_mask_of_rows_that_joined_is_shifted, "llama", 0),
+        (Rows, "_run", the_mask_of_rows_that_joined_is_shifted, "mistral", 0),
     ],
 )
 def test_the_check_sees_a_wrong_layout(
-    bug: type[REAL], name: str, prefix: int, monkeypatch: pytest.MonkeyPatch
+    owner: type, method: str, bug: Any, name: str, prefix: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "_Rows", bug)
     model, prompts = tiny(name), unequal(prefix)
-    with pytest.raises(AssertionError, match="at once"):
-        check_answers_are_those_alone(model, prompts, stops(model, prompts))
+    stop_ids = stops(model, prompts)
+    monkeypatch.setattr(owner, method, bug)
+    with pytest.raises(AssertionError, match=r"at once|comparison failed"):
+        check_answers_are_those_alone(model, prompts, stop_ids, sizes=(2, 3, 7))
 
 
 def test_the_check_sees_a_prefix_that_the_window_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a cache made from the model's config keeps of the prefix: its last columns only."""
-    prefill = generation._prefill
+    read = prefixes.read
 
-    def forgetful(model: Any, ids: Sequence[int]) -> Any:
-        kept = [tuple(t[:, :, -WINDOW + 1 :] for t in layer) for layer in prefill(model, ids)]
-        return [tuple(torch.cat([t.new_zeros(1, 2, len(ids) - WINDOW + 1, 8), t], 2) for t in layer) for layer in kept]
+    def forgetful(model: Any, ids: Sequence[int], known: Known) -> Known:
+        kept = [[t[:, :, -WINDOW + 1 :] for t in layer] for layer in read(model, ids, known).columns]
+        zeros = torch.zeros(1, 2, len(ids) - WINDOW + 1, 8)
+        return Known(len(ids), [(torch.cat([zeros, k], 2), torch.cat([zeros, v], 2)) for k, v in kept])
 
-    monkeypatch.setattr(generation, "_prefill", forgetful)
+    monkeypatch.setattr(prefixes, "read", forgetful)
     model, prompts = tiny("mistral"), unequal(15)
     with pytest.raises(AssertionError, match=r"at once|comparison failed"):
         check_answers_are_those_alone(model, prompts, NO_STOP)
@@ -263,13 +277,13 @@ def test_training_goes_on_after_generation() -> None:
     "bug", [lambda model: torch.rand(1), lambda model: model.eval(), lambda model: model.zero_grad()]
 )
 def test_the_check_sees_what_generation_might_touch(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = generation._prefill
+    real = Rows.join
 
-    def touching(model: Any, ids: Sequence[int]) -> Any:
-        bug(model)
-        return real(model, ids)
+    def touching(self: Rows, joining: Any) -> Any:
+        bug(self.model)
+        return real(self, joining)
 
-    monkeypatch.setattr(generation, "_prefill", touching)
+    monkeypatch.setattr(Rows, "join", touching)
     with pytest.raises((AssertionError, AttributeError)):
         check_generation_touches_nothing(tiny("llama"))
 
@@ -328,10 +342,12 @@ def test_a_stream_gives_each_token_before_the_next_is_computed() -> None:
         model, (prompt,), calls = tiny(name), rows([8]), [0]
         model.register_forward_pre_hook(lambda *given, calls=calls: calls.__setitem__(0, calls[0] + 1))
         tokens = stream(model, prompt, stop_ids=NO_STOP, max_new_tokens=NEW)
-        next(tokens)
-        assert calls[0] < NEW - 2, f"{name}: the first token came with the last"
+        for heard in (1, 2, 3):
+            next(tokens)
+            time.sleep(0.05)
+            assert calls[0] == heard, f"{name}: computed before it was asked for"
         tokens.close()
-        assert calls[0] < NEW, f"{name}: nobody listened, and it went on"
+        assert calls[0] == 3, f"{name}: nobody listened, and it went on"
 
 
 @pytest.mark.parametrize("name", ["llama", "mamba"])

@@ -13,7 +13,7 @@ import pegbox
 from pegbox import pipeline, runtime
 from pegbox.finished import Run
 from pegbox.models import batch
-from pegbox.models.generation import _Rows
+from pegbox.models.decoding import Rows
 from pegbox.report import facts
 from pegbox.training import loop, validation
 from tiny_folder import causal_folder, chat_recipe, sums, write_rows
@@ -96,17 +96,17 @@ def test_answers_that_do_not_fit_at_once_are_the_same_in_halves(
 ) -> None:
     run = trained(home, tmp_path / "run", "lora")
     rows = pipeline.read_rows(run.recipe)[2].splits.test
-    wanted, right, sizes = run.answers(rows).answers, _Rows.logits, list[int]()
+    wanted, right, sizes = run.answers(rows).answers, Rows._run, list[int]()
 
-    def short(self: _Rows) -> torch.Tensor:
-        sizes.append(len(self.ids))
-        if len(self.ids) > 5:
+    def short(self: Rows, ids: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        sizes.append(len(ids))
+        if len(ids) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return right(self)
+        return right(self, ids, *rest, **options)
 
-    monkeypatch.setattr(_Rows, "logits", short)
+    monkeypatch.setattr(Rows, "_run", short)
     assert run.answers(rows).answers == wanted
-    assert max(sizes) > 5 and any("each half of them" in line for line in caplog.messages)
+    assert max(sizes) > 5 and any("half as many" in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])

@@ -1,10 +1,12 @@
 """Batched greedy decoding in which each row gets the answer that it gets alone.
 
-The tokens that all prompts begin with are computed once, and their keys and values are shared by the rows. Rows are
-padded on the left, before the shared tokens, so that every row's last token stands in the last column and the distance
-of two real tokens in columns is their distance in positions (sliding windows count columns). Positions count real
-tokens only and padding is masked. Rows that have said their stop token leave the batch. A model that left padding would
-change (recurrent, convolutional, positions from elsewhere) answers row by row instead, by Transformers' own loop.
+Rows that have said their stop token leave the batch at once, and prompts that wait take their places, several at a time
+(`models.decoding` says how rows are laid out). What prompts begin with is computed once for all that do
+(`models.prefixes`). A model that left padding would change (recurrent, convolutional, positions from elsewhere) answers
+row by row instead, by Transformers' own loop.
+
+How many rows are answered at once memory says; where it was too much all the same, half as many go on, from the tokens
+that they have.
 
 `stream` gives one answer token by token, by the same loop with one row; it can go on from the keys and values that the
 turn before has left (`Kept`). What is drawn at random is drawn by Transformers, with the model's own settings.
@@ -12,29 +14,29 @@ turn before has left (`Kept`). What is drawn at random is drawn by Transformers,
 Floating-point sums depend on the shape of a batch, so a row whose two best logits were ever closer than `CLOSE` could
 have gone the other way alone: such rows are counted, not hidden.
 
-Shapes: n rows, P shared tokens, Hk key heads of width D, V the vocabulary.
+Shapes: n rows, Hk key heads of width D, V the vocabulary.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from pegbox.kernels.growing_cache import growing_cache
+from pegbox import runtime
 from pegbox.models import transformers_loop
-from pegbox.models.batch import attends_only, on_rows_of_like_length
+from pegbox.models.aside import known_aside
+from pegbox.models.decoding import NOTHING, Known, Row, Rows, affordable, batches, half
 from pegbox.models.positions import writable
 from pegbox.models.prefix_tree import shared_prefix
+from pegbox.models.prefixes import Waiting
 
 CLOSE = 1e-4
-
-KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
+AT_ONCE = 128  # rows; more of them gain little (docs/log.md)
+REFILL = 8  # rows join when this part of the places is free, so that they join several at a time
 
 
 @dataclass
@@ -58,19 +60,12 @@ class Kept:
     """Keys and values of the `ids` that a model has seen last, for a prompt that begins with the same."""
 
     ids: Sequence[int] = ()
-    cache: Cache | None = None
+    known: Known = NOTHING
 
-    def shared_with(self, prompt: Sequence[int]) -> tuple[int, KeysAndValues]:
-        """How many first tokens need not be computed again, P, and their keys and values [1, Hk, P, D]."""
-        prefix = shared_prefix([self.ids, prompt]) if self.cache is not None else 0
-        if self.cache is None or not prefix:
-            return 0, []
-        return prefix, [(keys[:, :, :prefix], values[:, :, :prefix]) for keys, values in _columns(self.cache)]
-
-
-def _columns(cache: Cache) -> KeysAndValues:
-    layers: list[Any] = cache.layers  # by type they may be empty, or of another kind
-    return [(layer.keys, layer.values) for layer in layers]
+    def shared_with(self, prompt: Sequence[int]) -> Known:
+        """What need not be computed again."""
+        prefix = shared_prefix([self.ids, prompt]) if self.known.length else 0
+        return Known(prefix, self.known.between(0, prefix)) if prefix else NOTHING
 
 
 @torch.inference_mode()
@@ -80,29 +75,30 @@ def generate(
     *,
     stop_ids: frozenset[int],
     max_new_tokens: int,
-    batch_size: int = 64,
+    batch_size: int = AT_ONCE,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> list[Answer]:
     """The greedy answer to each prompt (without its stop token), in the order of the prompts.
 
-    `advance` is told how many rows were finished. Prompts are token ids and not empty; the model is in eval mode.
+    At most `batch_size` rows are answered at once, fewer where memory has no room for their keys and values. `advance` is
+    told how many rows were finished. Prompts are token ids and not empty; the model is in eval mode.
+
+    Raises OutOfMemoryError where memory has no room for a single row.
     """
     assert not model.training and all(prompts)
-    if not _batches(model):
+    if not batches(model):
         return [_alone(model, prompt, stop_ids, max_new_tokens, advance) for prompt in prompts]
     answers = [Answer() for _ in prompts]
-    prefix = shared_prefix(prompts)
-    shared = _prefill(model, prompts[0][:prefix]) if prefix else []
-
-    def answer(chosen: list[int]) -> None:
-        rows, new = _Rows(model, [prompts[i] for i in chosen], prefix, shared), [Answer() for _ in chosen]
-        for _ in _decode(rows, list(new), stop_ids, max_new_tokens):
-            pass
-        for index, given in zip(chosen, new, strict=True):
-            answers[index] = given
-        advance(len(chosen))
-
-    on_rows_of_like_length(prompts, batch_size, answer)
+    if max_new_tokens < 1 or not prompts:
+        advance(len(prompts))
+        return answers
+    rows = [Row(list(prompt), at, _most(model, prompt, max_new_tokens)) for at, prompt in enumerate(prompts)]
+    waiting = Waiting(model, rows)
+    with known_aside(model, waiting) as aside:
+        longest = max(len(row.ids) + row.left for row in rows) - aside.length
+        slots = min(batch_size, len(prompts), affordable(model, longest))
+        for finished in _all(Rows(model, slots, aside), waiting, answers, stop_ids):
+            advance(finished)
     return answers
 
 
@@ -123,17 +119,20 @@ def stream(
     torch's global generator, as Transformers does: seed that for the same answer again.
     """
     assert not model.training and prompt
-    if do_sample or not _batches(model):
-        most = min(max_new_tokens, room(model, prompt))
+    most = _most(model, prompt, max_new_tokens)
+    if do_sample or not batches(model):
         yield from transformers_loop.stream(model, prompt, stop_ids, most, do_sample=do_sample)
         return
     kept = Kept() if kept is None else kept
-    rows, answer = _Rows(model, [prompt], *kept.shared_with(prompt)), Answer()
-    for _ in _decode(rows, [answer], stop_ids, max_new_tokens):
+    rows, answer = Rows(model, 1), Answer()
+    row = Row(list(prompt), left=most, known=kept.shared_with(prompt))
+    while row.left:
+        logits = rows.step() if rows.live else rows.join([row])
         # an answer may be left at any point: only the columns that are in every layer by now are claimed
-        kept.ids, kept.cache = (*prompt, *answer.input_ids)[: rows.mask.shape[1]], rows.cache
+        kept.ids, kept.known = tuple(row.ids), rows.columns(0)
+        _hear(logits, [row], [answer], stop_ids)
         if not answer.stopped:
-            yield answer.input_ids[-1]
+            yield row.ids[-1]
 
 
 def room(model: PreTrainedModel, prompt: Sequence[int]) -> int:
@@ -142,65 +141,8 @@ def room(model: PreTrainedModel, prompt: Sequence[int]) -> int:
     return sys.maxsize if positions is None else positions - len(prompt) + 1
 
 
-def _batches(model: PreTrainedModel) -> bool:
-    """True where rows padded on the left get the logits that they get alone."""
-    known = inspect.signature(model.forward).parameters
-    return attends_only(model) and {"position_ids", "past_key_values", "logits_to_keep"} <= known.keys()
-
-
-def _prefill(model: PreTrainedModel, ids: Sequence[int]) -> KeysAndValues:
-    """Keys and values [1, Hk, P, D] of every layer for the shared prefix, of sliding layers too."""
-    cache = DynamicCache()  # without the config, which would make sliding layers forget what lies outside the window
-    given = torch.tensor([list(ids)], device=model.device)
-    model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return _columns(cache)
-
-
-class _Rows:
-    """The rows still being answered: their cache, which columns are real, and each row's next position."""
-
-    def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], prefix: int, shared: KeysAndValues
-    ) -> None:
-        self.model, size = model, max(map(len, prompts))
-        self.room = [room(model, prompt) for prompt in prompts]
-        padding = [size - len(prompt) for prompt in prompts]
-        ids = [[0] * empty + list(prompt) for empty, prompt in zip(padding, prompts, strict=True)]
-        before = torch.tensor(padding, device=model.device)[:, None]
-        columns = torch.arange(size, device=model.device)[None]
-        self.mask = (columns >= before).long()
-        self.positions = (columns - before).clamp(min=0)[:, prefix:]
-        self.ids = torch.tensor(ids, device=model.device)[:, prefix:]
-        self.cache = growing_cache()
-        places = (columns - before).clamp(min=0)[:, :prefix]  # [n, P]: a row's column c holds token c - padding
-        for layer, (keys, values) in enumerate(shared):
-            keys, values = (kept[0][:, places].transpose(0, 1) for kept in (keys, values))  # [n, Hk, P, D]
-            self.cache.update(keys, values, layer)
-
-    def logits(self) -> torch.Tensor:
-        """The logits [n, V] after the last column, at least float32; the columns given are now in the cache."""
-        out = self.model(
-            input_ids=self.ids,
-            attention_mask=self.mask,
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: torch.Tensor = out.logits[:, -1]
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    def append(self, tokens: torch.Tensor) -> None:
-        """Give each row its next token, int64 [n]."""
-        self.ids = tokens[:, None]
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        self.positions = self.positions[:, -1:] + 1
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these rows only, int64 [m]."""
-        self.cache.batch_select_indices(rows)
-        self.ids, self.mask, self.positions = self.ids[rows], self.mask[rows], self.positions[rows]
-        self.room = [self.room[row] for row in rows.tolist()]
+def _most(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) -> int:
+    return min(max_new_tokens, max(1, room(model, prompt)))
 
 
 def best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
@@ -213,20 +155,45 @@ def best(logits: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
     return logits.argmax(-1), margins
 
 
-def _decode(rows: _Rows, answers: list[Answer], stop_ids: frozenset[int], max_new_tokens: int) -> Iterator[None]:
-    """The one loop: adds a token to each answer that goes on, and yields, until all have stopped."""
-    for step in range(max_new_tokens):
-        tokens, margins = best(rows.logits())
-        for answer, token, margin in zip(answers, tokens.tolist(), margins, strict=True):
-            answer.add(token, margin, stop_ids)
-        yield
-        going = [index for index, answer in enumerate(answers) if not answer.stopped and step + 1 < rows.room[index]]
-        if not going or step + 1 == max_new_tokens:
+def _all(rows: Rows, waiting: Waiting, answers: Sequence[Answer], stop_ids: frozenset[int]) -> Iterator[int]:
+    """Answers all rows that wait; yields how many were finished. Where memory is short, half as many go on."""
+    while waiting or rows.live:
+        try:
+            yield from _on(rows, waiting, answers, stop_ids)
+        except Exception as error:
+            slots, going = half(error, rows.asked), [row for row in rows.live if row.left]
+            yield len(rows.live) - len(going)  # memory may have been short when rows that have finished were to leave
+            waiting.back(going)
+            rows = Rows(rows.model, slots, rows.aside)
+        else:
             return
-        rows.append(tokens)
-        if len(going) < len(answers):
-            rows.keep(torch.tensor(going, device=tokens.device))
-            answers = [answers[index] for index in going]
+        runtime.release_memory()
+
+
+def _on(rows: Rows, waiting: Waiting, answers: Sequence[Answer], stop_ids: frozenset[int]) -> Iterator[int]:
+    """The one loop: rows join where several places are free, or every row gets its next token."""
+    while waiting or rows.live:
+        heard = list(rows.live)
+        if waiting and rows.free >= min(len(waiting), max(1, rows.slots // REFILL)):
+            heard = waiting.next(rows.free)
+            logits = rows.join(heard)
+            waiting.joined(heard)
+        else:
+            logits = rows.step()
+        first = len(rows.live) - len(heard)
+        _hear(logits, heard, [answers[row.index] for row in heard], stop_ids)
+        finished = [place for place, row in enumerate(heard, start=first) if not row.left]
+        rows.leave(finished)
+        yield len(finished)
+
+
+def _hear(logits: torch.Tensor, rows: Sequence[Row], answers: Sequence[Answer], stop_ids: frozenset[int]) -> None:
+    """Give each row its next token, by its logits [n, V]."""
+    tokens, margins = best(logits)
+    for row, answer, token, margin in zip(rows, answers, tokens.tolist(), margins, strict=True):
+        answer.add(token, margin, stop_ids)
+        row.ids.append(token)
+        row.left = 0 if answer.stopped else row.left - 1
 
 
 def _alone(
@@ -237,8 +204,7 @@ def _alone(
     advance: Callable[[int], None],
 ) -> Answer:
     """The greedy answer to one prompt by Transformers' own loop."""
-    answer = Answer()
-    most = min(max_new_tokens, room(model, prompt))
+    answer, most = Answer(), _most(model, prompt, max_new_tokens)
     for logits in transformers_loop.greedy_logits(model, prompt, stop_ids, most):
         tokens, margins = best(logits)
         answer.add(int(tokens), margins[0], stop_ids)

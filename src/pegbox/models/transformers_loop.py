@@ -1,7 +1,8 @@
 """Transformers' own loop of decoding: it knows every kind of cache, and every setting by which a token is drawn.
 
 pegbox's loop (`models.generation`) leaves to it the models that it cannot answer in batches, and all that is drawn. It
-hands its tokens out and cannot be asked for the next one, so that a stream of them needs a thread.
+hands its tokens out and cannot be asked for the next one, so that a stream of them needs a thread. The thread waits until it
+is asked: it computes no token that nobody may want, and draws none while its caller draws something else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 
@@ -36,43 +37,48 @@ def stream(
     def run() -> None:
         try:
             with context, torch.inference_mode():  # both hold for one thread only
-                options = {"do_sample": do_sample, "streamer": told, "stopping_criteria": [told]}
-                _generate(model, prompt, stop_ids, max_new_tokens, **options)
-            told.tokens.put(None)
+                _generate(model, prompt, stop_ids, max_new_tokens, do_sample=do_sample, streamer=told)
+            told.heard.put(None)
         except BaseException as error:  # raised again where it is heard
-            told.tokens.put(error)
+            told.heard.put(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        while (token := told.tokens.get()) is not None:
+        while (token := told.heard.get()) is not None:
             if isinstance(token, BaseException):
                 raise token
             if token not in stop_ids:
                 yield token
+            told.asked.release()
     finally:
         told.left = True
+        told.asked.release()
         thread.join()
 
 
-class _Told(BaseStreamer, StoppingCriteria):
+class _NobodyListens(Exception):
+    """Ends the loop where it hands out a token."""
+
+
+class _Told(BaseStreamer):
     """Between the loop and who listens: the tokens, then None or what went wrong; and whether anybody listens yet."""
 
     def __init__(self) -> None:
-        self.tokens: SimpleQueue[int | BaseException | None] = SimpleQueue()
+        self.heard: SimpleQueue[int | BaseException | None] = SimpleQueue()
+        self.asked = threading.Semaphore(0)
         self.left = False
 
     def put(self, value: torch.Tensor) -> None:
-        """int64: the prompt [1, T] first, which is known; then each token [1]."""
+        """int64: the prompt [1, T] first, which is known; then each token [1]. Returns when the next is asked for."""
         if value.ndim == 1:
-            self.tokens.put(int(value))
+            self.heard.put(int(value))
+            self.asked.acquire()
+            if self.left:
+                raise _NobodyListens
 
     def end(self) -> None:
         """The thread itself tells the end."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
-        """bool [1]: nobody listens any more."""
-        return torch.full((len(input_ids),), self.left, device=input_ids.device)
 
 
 def _generate(model: Any, prompt: Sequence[int], stop_ids: frozenset[int], max_new_tokens: int, **options: Any) -> Any:

@@ -48,7 +48,6 @@ from pegbox.tasks.whole_text import whole_text
 
 SAY_NOTHING = ("N/A", "[MASK]", "")
 LISTED = 50  # the most labels whose names stand in a question
-ROWS_AT_ONCE = 32  # of which what their prompts begin with is computed once
 Shots = Sequence[tuple[str, str]]  # how a text is shown, and its label
 Ids = tuple[int, ...]
 
@@ -120,11 +119,11 @@ class Way:
         """The tokens of the longest label."""
         return max(map(len, self.answers))
 
-    def likelihoods(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> FloatArray:
+    def likelihoods(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], advance: Advance) -> FloatArray:
         """float64 [prompts, labels]: log-likelihoods, less that of what all labels begin with: it tells nothing apart."""
         common = shared_prefix(self.answers)
         asked = [[*prompt, *self.answers[0][:common]] for prompt in prompts]
-        return log_likelihoods(model, asked, [answer[common:] for answer in self.answers])
+        return log_likelihoods(model, asked, [answer[common:] for answer in self.answers], advance)
 
     def prompt(self, question: str, shown: str, shots: Shots, room: int) -> list[int]:
         """The prompt within `room` tokens, the text cut at its end where it must be."""
@@ -162,19 +161,18 @@ class Ranking:
         way, told = self._way(records, shots), _labelled(shots)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
-        def likelihoods(question: str, texts: Sequence[str]) -> FloatArray:
+        def likelihoods(question: str, texts: Sequence[str], advance: Advance) -> FloatArray:
             prompts = [way.prompt(question, text, told, limit - way.longest) for text in texts]
-            return way.likelihoods(model, prompts)
+            return way.likelihoods(model, prompts, advance)
 
         pairs = any(whole_text(record).text_pair is not None for record in records)
         nothing = [_framed(text, text if pairs else None) for text in SAY_NOTHING]
-        priors = {question: _log_mean(likelihoods(question, nothing)) for question in way.form.questions}
-        scores = []
-        for start in range(0, len(records), ROWS_AT_ONCE):
-            texts = [_shown(record) for record in records[start : start + ROWS_AT_ONCE]]
-            scores.append(np.mean([likelihoods(question, texts) - prior for question, prior in priors.items()], axis=0))
-            advance(len(texts))
-        return softmax(np.concatenate(scores))
+        texts, counted = [_shown(record) for record in records], _rows_told(advance, len(way.form.questions))
+        scores = [
+            likelihoods(question, texts, counted) - _log_mean(likelihoods(question, nothing, lambda rows: None))
+            for question in way.form.questions
+        ]
+        return softmax(np.mean(scores, axis=0))
 
     def _way(self, records: Sequence[Record], shots: Sequence[Record]) -> Way:
         """The first way that takes all the texts; the last takes any."""
@@ -184,6 +182,18 @@ class Ranking:
                     way.form.prompt(way.form.questions[0], _shown(record), _labelled(shots))
                 return way
         return self._ways[-1]
+
+
+def _rows_told(advance: Advance, times: int) -> Advance:
+    """Tells of a row when it has been counted so many times."""
+    counted = 0
+
+    def count(rows: int) -> None:
+        nonlocal counted
+        before, counted = counted // times, counted + rows
+        advance(counted // times - before)
+
+    return count
 
 
 def _log_mean(likelihoods: FloatArray) -> FloatArray:
