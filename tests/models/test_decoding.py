@@ -12,7 +12,7 @@ import torch
 from pegbox import runtime
 from pegbox.kernels.shared_attention import IMPLEMENTATION
 from pegbox.kernels.slots import SlotCache
-from pegbox.models import aside, decoding, generation, prefixes
+from pegbox.models import aside, decoding, generation, waiting
 from pegbox.models.decoding import Known, Rows
 from pegbox.models.generation import CLOSE, Answer, best, generate
 from pegbox.models.likelihood import log_likelihoods
@@ -71,7 +71,7 @@ def differences(got: Sequence[Answer], expected: Sequence[Answer]) -> int:
 def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int, int]]]:
     """Every pass of a model: what it was for, its rows, and its tokens of each."""
     seen: list[tuple[str, int, int]] = []
-    run, join, read = Rows._run, Rows.join, prefixes.read
+    run, join, read = Rows._run, Rows.join, waiting.read
     joins = [0]
 
     def running(self: Rows, ids: torch.Tensor, *rest: Any, **options: Any) -> Any:
@@ -91,7 +91,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int, int
 
     monkeypatch.setattr(Rows, "_run", running)
     monkeypatch.setattr(Rows, "join", joining)
-    monkeypatch.setattr(prefixes, "read", reading)
+    monkeypatch.setattr(waiting, "read", reading)
     yield seen
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from pegbox.kernels.slots import SlotCache
-from pegbox.models import prefixes
+from pegbox.models import waiting
 from pegbox.models.decoding import Known, Rows, batches
 from pegbox.models.generation import CLOSE, Answer, Kept, count_close, generate, stream
 from tiny_models import WINDOW, rows, tiny
@@ -25,7 +25,7 @@ NO_STOP: frozenset[int] = frozenset()
 
 @pytest.fixture(autouse=True)
 def whatever_is_shared_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefixes, "LEAST", 1)
+    monkeypatch.setattr(waiting, "LEAST", 1)
 
 
 @torch.no_grad()
@@ -199,14 +199,14 @@ def test_the_check_sees_a_wrong_layout(
 
 def test_the_check_sees_a_prefix_that_the_window_has_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a cache made from the model's config keeps of the prefix: its last columns only."""
-    read = prefixes.read
+    read = waiting.read
 
     def forgetful(model: Any, ids: Sequence[int], known: Known) -> Known:
         kept = [[t[:, :, -WINDOW + 1 :] for t in layer] for layer in read(model, ids, known).columns]
         zeros = torch.zeros(1, 2, len(ids) - WINDOW + 1, 8)
         return Known(len(ids), [(torch.cat([zeros, k], 2), torch.cat([zeros, v], 2)) for k, v in kept])
 
-    monkeypatch.setattr(prefixes, "read", forgetful)
+    monkeypatch.setattr(waiting, "read", forgetful)
     model, prompts = tiny("mistral"), unequal(15)
     with pytest.raises(AssertionError, match=r"at once|comparison failed"):
         check_answers_are_those_alone(model, prompts, NO_STOP)

@@ -218,7 +218,7 @@ def test_only_learnt_tokens_are_listed_with_the_weight_they_have() -> None:
         Example("c", (5, 5, 5, 5, 6), (1.0, 0.0, 0.0, 0.0, 0.0)),
     ]
     padded, packed = pad(given, 0), pack(given, share_prefix=True)
-    assert packed.input_ids.tolist() == [[5, 5, 5, 5, 8, 6, 6, 7]]
+    assert packed.input_ids.tolist() == [[5, 5, 5, 5, 6, 8, 6, 7]]
     assert packed.position_ids is not None and packed.position_ids.tolist() == [[0, 1, 2, 3, 4, 4, 4, 5]]
     assert (padded.places.tolist(), packed.places.tolist()) == ([4, 9], [6, 3])
     for made in (padded, packed):

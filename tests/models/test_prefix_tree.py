@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import hypothesis
 import pytest
+import torch
 from hypothesis import strategies as st
 
 from pegbox.kernels.attention import Pack, Run, Shared, block_mask
 from pegbox.models import prefix_tree
-from pegbox.models.prefix_tree import LEAST, lay_out, shared_prefix
+from pegbox.models.prefix_tree import LEAST, branches, lay_out, shared_prefix
+from tiny_models import rows as drawn
 
 # rows that often begin alike: pieces of a few tokens put one behind the other
 PIECES = st.sampled_from([(1,) * 9, (2, 3), (4,), (5, 6, 7, 8, 9, 10), (2, 3, 3, 3, 3, 3, 3, 3)])
@@ -36,16 +41,64 @@ def test_every_row_is_read_back_from_the_tree(rows: list[tuple[int, ...]], share
     check_rows_are_read_back(rows, share=share)
 
 
-@hypothesis.given(ROWS)
-def test_no_branch_is_left_that_would_save_tokens(rows: list[tuple[int, ...]]) -> None:
-    """Greedy from the root: what two rows begin with and is stored twice is shorter than is worth a call."""
-    laid = lay_out(rows, share=True)
-    stored = {row: places for row, places in enumerate(laid.places)}
-    for one in stored:
-        for other in range(one):
-            common = shared_prefix([rows[one], rows[other]])
-            both = sum(a == b for a, b in zip(stored[one], stored[other], strict=False))
-            assert common - both < LEAST
+# ---- branches --------------------------------------------------------------------------------------------------------
+
+
+def random_prompts(seed: int, count: int = 30, alphabet: int = 2, longest: int = 9) -> list[tuple[int, ...]]:
+    make = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest + 1, (count,), generator=make).tolist()
+    return [tuple(torch.randint(3, 3 + alphabet, (length,), generator=make).tolist()) for length in lengths]
+
+
+def groups_by_hand(prompts: Sequence[tuple[int, ...]]) -> set[tuple[tuple[int, ...], int]]:
+    """All beginnings that two rows or more share, each a token of its own left, that are not longer in all of those rows;
+    and how many rows share them."""
+    found = {}
+    for beginning in {prompt[:length] for prompt in prompts for length in range(1, len(prompt))}:
+        with_it = [p for p in prompts if len(p) > len(beginning) and p[: len(beginning)] == beginning]
+        longer = {p[: len(beginning) + 1] for p in with_it if len(p) > len(beginning) + 1}
+        same = len(longer) == 1 and all(len(p) > len(beginning) + 1 for p in with_it)
+        if len(with_it) > 1 and not same:
+            found[beginning] = len(with_it)
+    return set(found.items())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_all_that_groups_share_is_found(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_tree, "DEPTH", 99)
+    prompts = random_prompts(seed)
+    found = branches(prompts, 1)
+    assert sorted(index for index, _ in found) == list(range(len(prompts)))
+    held: dict[Any, int] = {}
+    for index, branch in found:
+        for part in branch.path() if branch else ():
+            assert prompts[index][: part.length] == tuple(part.ids[: part.length])
+            assert part.length < len(prompts[index]), "no token of its own is left"
+            held[part] = held.get(part, 0) + 1
+    assert {(tuple(part.ids[: part.length]), count) for part, count in held.items()} <= groups_by_hand(prompts)
+    computed = sum(part.length - (part.parent.length if part.parent else 0) for part in held)
+    computed += sum(len(prompts[index]) - (branch.length if branch else 0) for index, branch in found)
+    # with every beginning computed once, and one token of each row's own at least
+    inner = {prompt[:length] for prompt in prompts for length in range(1, len(prompt))}
+    several = {b for b in inner if sum(len(p) > len(b) and p[: len(b)] == b for p in prompts) > 1}
+    own = sum(sum(prompt[:length] not in several for length in range(1, len(prompt))) + 1 for prompt in prompts)
+    assert computed == len(several) + own
+
+
+def test_a_branch_is_computed_by_itself_where_that_saves_enough() -> None:
+    deep = drawn([3, 4], prefix=LEAST, seed=1)  # two rows save so many tokens
+    shallow = drawn([3, 4], prefix=LEAST - 1, seed=2)
+    of = dict(branches([*deep, *shallow], LEAST))
+    assert [of[index].length if of[index] else 0 for index in range(4)] == [LEAST, LEAST, 0, 0]  # type: ignore[union-attr]
+
+
+def test_a_thousand_rows_that_each_begin_the_next_are_no_matter() -> None:
+    found = branches([(5,) * length for length in range(1, 1500)], LEAST)
+    assert sorted(index for index, _ in found) == list(range(1499))
+    assert max(len(list(branch.path())) for _, branch in found if branch) == prefix_tree.DEPTH
+
+
+# ---- packs -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_tree_of_prompts_and_answers() -> None:

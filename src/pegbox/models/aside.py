@@ -16,7 +16,7 @@ from pegbox.kernels.attention import IMPLEMENTATION
 from pegbox.kernels.shared_attention import attention_that_shares
 from pegbox.models.decoding import NOTHING, Known, Row, Rows
 from pegbox.models.packing import PROBE_TOLERANCE
-from pegbox.models.prefixes import Waiting
+from pegbox.models.waiting import Waiting
 
 TOKENS, ROWS = 128, 8  # fewer shared tokens, or fewer rows, are read as fast from copies
 

@@ -2,7 +2,7 @@
 
 Rows that have said their stop token leave the batch at once, and prompts that wait take their places, several at a time
 (`models.decoding` says how rows are laid out). What prompts begin with is computed once for all that do
-(`models.prefixes`). A model that left padding would change (recurrent, convolutional, positions from elsewhere) answers
+(`models.waiting`). A model that left padding would change (recurrent, convolutional, positions from elsewhere) answers
 row by row instead, by Transformers' own loop.
 
 How many rows are answered at once memory says; where it was too much all the same, half as many go on, from the tokens
@@ -32,7 +32,7 @@ from pegbox.models.aside import known_aside
 from pegbox.models.decoding import NOTHING, Known, Row, Rows, affordable, batches, half
 from pegbox.models.positions import writable
 from pegbox.models.prefix_tree import shared_prefix
-from pegbox.models.prefixes import Waiting
+from pegbox.models.waiting import Waiting
 
 CLOSE = 1e-4
 AT_ONCE = 128  # rows; more of them gain little (docs/log.md)

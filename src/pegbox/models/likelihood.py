@@ -2,7 +2,7 @@
 
     l(answer) = sum over t of log p(answer_t | prompt, answer_<t)
 
-What is the same is computed once: the tokens that prompts begin with (`models.prefixes`), the rest of each prompt, which all
+What is the same is computed once: the tokens that prompts begin with (`models.waiting`), the rest of each prompt, which all
 answers share, and the answers behind it. Prompts are read several at a time, padded on the left; then answers stand behind
 them as rows, those of several prompts together, padded on the right, which a causal model's real tokens never see. An
 answer's last token need not be computed on, so one of a single token costs nothing more. A model with layers that are no
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from pegbox.models.aside import known_aside
 from pegbox.models.batch import at_least_float32
 from pegbox.models.decoding import Row, Rows, batches, half
-from pegbox.models.prefixes import Waiting
+from pegbox.models.waiting import Waiting
 
 PROMPTS_AT_ONCE = 32
 ANSWERS_AT_ONCE = 128
