@@ -5,6 +5,7 @@ ARGS ?=
 # One environment serves every target. All paths are relative, so that a checkout in a folder with spaces works too.
 python := .venv/bin/python
 ready := .venv/.installed
+peers := .venv/.peers
 
 .PHONY: demo test check format bench bench-doctor tables recipes methods docs campaigns faults clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
@@ -27,8 +28,8 @@ format: $(ready)  ## mend what can be mended by machine
 	$(python) -m ruff format .
 	$(python) -m ruff check --fix .
 
-bench: $(ready)  ## speed of the training loop
-	$(python) benchmarks/throughput.py $(ARGS)
+bench: $(peers)  ## speed beside the Trainer and TRL, in benchmarks/speed.md; ARGS=--small for a trial, ARGS=short for one workload
+	$(python) benchmarks/speed/bench.py $(ARGS)
 
 bench-doctor: $(ready)  ## what the data doctor finds of planted defects, in benchmarks/doctor.md
 	HF_HUB_OFFLINE=1 $(python) benchmarks/bench_doctor.py $(ARGS)
@@ -76,3 +77,8 @@ $(ready): pyproject.toml constraints.txt
 	    "$(PYTHON)" -m venv --clear --without-pip .venv && "$(PYTHON)" -m pip --python $(python) install pip; }
 	$(python) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@printf '%s\n' "$(CURDIR)" > $(ready)
+
+# Those that `make bench` measures pegbox beside: nothing else needs them.
+$(peers): $(ready)
+	$(python) -m pip install --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $(peers)
