@@ -6,7 +6,7 @@ ARGS ?=
 python := .venv/bin/python
 ready := .venv/.installed
 
-.PHONY: demo test check format bench bench-doctor tables recipes methods docs campaigns faults clean
+.PHONY: demo test check format bench bench-plan bench-doctor tables recipes methods docs campaigns faults clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
 .NOTPARALLEL:
 
@@ -29,6 +29,9 @@ format: $(ready)  ## mend what can be mended by machine
 
 bench: $(ready)  ## speed of the training loop
 	$(python) benchmarks/throughput.py $(ARGS)
+
+bench-plan: $(ready)  ## memory and time, predicted and measured, in docs/plan.md; ARGS=--small for a trial
+	HF_HUB_OFFLINE=1 $(python) benchmarks/plan.py $(ARGS)
 
 bench-doctor: $(ready)  ## what the data doctor finds of planted defects, in benchmarks/doctor.md
 	HF_HUB_OFFLINE=1 $(python) benchmarks/bench_doctor.py $(ARGS)
