@@ -7,7 +7,7 @@ python := .venv/bin/python
 ready := .venv/.installed
 peers := .venv/.peers
 
-.PHONY: demo test check format bench bench-doctor tables recipes methods docs campaigns faults clean
+.PHONY: demo test check format bench bench-plan bench-doctor tables recipes methods docs campaigns faults clean
 # Targets share one environment and two cores, and `make clean test` means that order: -j changes nothing.
 .NOTPARALLEL:
 
@@ -30,6 +30,9 @@ format: $(ready)  ## mend what can be mended by machine
 
 bench: $(peers)  ## speed beside the Trainer and TRL, in benchmarks/speed.md; ARGS=--small for a trial, ARGS=short for one workload
 	$(python) benchmarks/speed/bench.py $(ARGS)
+
+bench-plan: $(ready)  ## memory and time, predicted and measured, in docs/plan.md; ARGS=--small for a trial
+	HF_HUB_OFFLINE=1 $(python) benchmarks/plan.py $(ARGS)
 
 bench-doctor: $(ready)  ## what the data doctor finds of planted defects, in benchmarks/doctor.md
 	HF_HUB_OFFLINE=1 $(python) benchmarks/bench_doctor.py $(ARGS)

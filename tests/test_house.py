@@ -16,6 +16,7 @@ from source_tree import REPOSITORY, SOURCE, files_of, imports, plant, tree_of
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("recipe",),
+    ("limits",),
     ("runtime",),
     ("progress",),
     ("cache",),

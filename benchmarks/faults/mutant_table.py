@@ -132,7 +132,7 @@ TABLE = r"""
 - runtime.seed_noise(seed, step, ranks.rank)
 + pass
 ? faults/test_missing_kills.py::test_a_loop_that_was_killed_goes_on_to_the_same_bits
-@ 16,checkpoints | training/loop.py | the smaller micro-batch is forgotten
+@ 16,checkpoints | training/memory.py | the smaller micro-batch is forgotten
 - if state.micro_batch_tokens:
 + if False:
 ? faults/test_missing_kills.py::test_what_is_computed_at_once_is_taken_from_the_checkpoint

@@ -22,10 +22,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its files are modules of `speed`
 
-from speed import figures, machine, page, workloads  # noqa: E402
 from speed.campaign import Campaign  # noqa: E402
 
 from pegbox import runtime  # noqa: E402
+from speed import figures, machine, page, workloads  # noqa: E402
 
 HERE = Path(__file__).resolve().parents[1]
 

@@ -17,10 +17,10 @@ from pegbox.runs import environment  # noqa: E402
 
 environment.settle()
 
-from speed import workloads  # noqa: E402
 from speed.workloads import Workload  # noqa: E402
 
 from pegbox import runtime  # noqa: E402
+from speed import workloads  # noqa: E402
 
 
 def main(step: str, folder: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from speed import chart
 from speed.figures import apart
 from speed.targets import US, lines
 
 from pegbox.report import page as report
+from speed import chart
 
 WRITTEN = "## What it says"
 UNWRITTEN = "*To be written from the figures above.*"

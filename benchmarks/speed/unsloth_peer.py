@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from speed import theirs
 from speed.peer import Asked, Training
+
+from speed import theirs
 
 
 def unsloth(asked: Asked) -> Training:

@@ -22,6 +22,7 @@ from pegbox.data.records import Record
 from pegbox.data.render import Renderer
 from pegbox.errors import RecipeError
 from pegbox.evaluation import systems
+from pegbox.evaluation.rehearsal import rehearse
 from pegbox.evaluation.score import refuse_undecided, refuse_undefined, value_of
 from pegbox.finished import Run
 from pegbox.finished.continuing import resolve
@@ -41,11 +42,12 @@ from pegbox.report import card, html
 from pegbox.runs import changes, checkpoint, durable, receipt
 from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RECIPE, RunFolder
-from pegbox.runtime import OutOfMemoryError, Ranks
+from pegbox.runtime import ALONE, OutOfMemoryError, Ranks
 from pegbox.tasks import Task, task_of
-from pegbox.training import loop
+from pegbox.training import loop, memory
 from pegbox.training.job import Job, Judge
-from pegbox.training.plan import make_plan
+from pegbox.training.plan import Given, Plan
+from pegbox.training.planning import make_plan
 from pegbox.training.validation import LOSS, precision_gap
 
 log = logging.getLogger("pegbox")
@@ -66,8 +68,11 @@ def read_rows(recipe: Recipe) -> tuple[ModelFolder, Task, Prepared]:
     return source, task, data
 
 
-def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
-    """Steps 1 and 2: the rows, the model with the weights that will learn, and the plan. Nothing is written."""
+def get_ready(recipe: Recipe, *, kernels: bool = True, planned: Plan | None = None, ranks: Ranks = ALONE) -> Ready:
+    """Steps 1 and 2: the rows, the model with the weights that will learn, and the plan. Nothing is written.
+
+    `planned`: the plan as it was made before, for a run that goes on.
+    """
     runtime.tune_allocator()
     with step("step 1, rows read, checked and in tokens"):
         source, task, data = read_rows(recipe)
@@ -92,8 +97,25 @@ def get_ready(recipe: Recipe, *, kernels: bool = True) -> Ready:
     with runtime.autocast(device, bf16):
         packed = kernels and enable_packing(model, data.train)
         share_prefix = packed and shares_prefixes(model, data.train)
-    plan = make_plan(model, data.train, recipe.train, packed=packed, share_prefix=share_prefix)
-    return Ready(recipe, source, task, data, model, plan, kernels)
+    if planned is not None and planned.packed == packed:
+        memory.take_over(model, planned)
+        return Ready(recipe, source, task, data, model, planned, kernels)
+    with step("the plan, by trying the longest rows"):
+        limit = models.max_length(source.path)
+        given = Given(
+            model=model,
+            task=task,
+            train=data.train,
+            validation=data.validation,
+            settings=recipe.train,
+            seed=recipe.seed,
+            packed=packed,
+            share_prefix=share_prefix,
+            bf16=bf16,
+            asking=rehearse(task, model, data, recipe, limit, bf16=bf16),
+            ranks=ranks,
+        )
+        return Ready(recipe, source, task, data, model, make_plan(given), kernels)
 
 
 def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:
@@ -168,8 +190,8 @@ def resume(run_dir: str | Path, *, accept: Sequence[str] = ()) -> Run:
         changes.refuse_unaccepted(found, accept)
         torch.set_num_threads(first["hardware"]["threads"])
         newest = checkpoint.newest(folder.checkpoints)
-        at_once = first["plan"]["micro_batch_tokens"]
-        state = checkpoint.state_of(newest) if newest else TrainState(micro_batch_tokens=at_once)
+        begun = TrainState(**{name: first["plan"][name] for name in ("micro_batch_tokens", "gradient_checkpointing")})
+        state = checkpoint.state_of(newest) if newest else begun
 
         def go_on(ready: Ready) -> tuple[RunFolder, TrainState]:
             if ranks.is_first:
@@ -180,7 +202,7 @@ def resume(run_dir: str | Path, *, accept: Sequence[str] = ()) -> Run:
             ranks.wait()
             return folder, state
 
-        return _run(recipe, ranks, not first["no_kernels"], go_on)
+        return _run(recipe, ranks, not first["no_kernels"], go_on, None if found else Plan(**first["plan"]))
 
 
 def _find_model(recipe: Recipe, ranks: Ranks) -> None:
@@ -190,9 +212,15 @@ def _find_model(recipe: Recipe, ranks: Ranks) -> None:
     ranks.wait()
 
 
-def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], tuple[RunFolder, TrainState]]) -> Run:
+def _run(
+    recipe: Recipe,
+    ranks: Ranks,
+    kernels: bool,
+    begin: Callable[[Ready], tuple[RunFolder, TrainState]],
+    planned: Plan | None = None,
+) -> Run:
     """All steps. The trained model is let go of before the models of the evaluation are loaded from disk."""
-    ready = get_ready(recipe, kernels=kernels)
+    ready = get_ready(recipe, kernels=kernels, planned=planned, ranks=ranks)
     if ranks.is_first:
         computed = "bfloat16" if ready.bf16 else "float32"
         log.info("%s; %s in %s", ready.plan.summary, ready.model.device.type, computed)
@@ -204,6 +232,7 @@ def _run(recipe: Recipe, ranks: Ranks, kernels: bool, begin: Callable[[Ready], t
         del ready
         if not ranks.is_first:
             return Run(folder.path)
+        runtime.release_memory()
         with step("step 4, evaluation"):
             run = _judge(Run(folder.path), data)
         metrics.judged(run.evaluation)
@@ -248,6 +277,7 @@ def _fit(ready: Ready, folder: RunFolder, state: TrainState, ranks: Ranks, metri
             "greater_is_better": job.judge is not None and job.judge.greater_is_better,
         },
         "micro_batch_tokens": state.micro_batch_tokens,
+        "gradient_checkpointing": state.gradient_checkpointing,
         "events": Counter(line["event"] for line in folder.read_lines("events.jsonl")),
         "model_files": dict(checkpoint.hashes(folder.model)),
     }
@@ -310,6 +340,7 @@ def _judge(run: Run, data: Prepared) -> Run:
     began = time.monotonic()
     rows = systems.choose(data.splits.test, run.recipe.evaluate.max_rows, run.recipe.seed)
     answers = ask_untouched(run, data.splits, rows)
+    runtime.release_memory()  # what one model has left behind is not held beside the next
     run.calibrate(data.splits.validation)
     answers |= ask_tuned(run, rows)
     run.folder.write_lines("predictions.jsonl", predictions(run, rows, answers))
@@ -321,6 +352,7 @@ def _judge(run: Run, data: Prepared) -> Run:
         "seconds": run.receipt["seconds"] | {"evaluation": time.monotonic() - began},
         "test_scored": run.receipt["test_scored"] + 1,
         "shots": max(given.shots for given in answers.values()),
+        "peak_memory": run.receipt["peak_memory"] | {"measured": runtime.peak_memory(runtime.find_device())},
         "files": receipt.record_hashes(run.path),
     }
     run.folder.write_json("receipt.json", run.receipt | facts)

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from pegbox import limits
 from pegbox.errors import TrainingError, first_line
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def tune_allocator() -> None:
     An update frees and takes again the same large blocks; glibc's default gives them back and pays for zeroed pages
     each time. Linux with glibc only; elsewhere nothing is changed. Constants: malloc.h.
     """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     libc = ctypes.CDLL(None)
@@ -100,15 +101,33 @@ def tune_allocator() -> None:
         libc.mallopt(option, value)
 
 
+@cache
+def _has_glibc() -> bool:
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+
+
 def available_memory(device: torch.device) -> int:
-    """Bytes that a run may take now on the device."""
+    """Bytes that this process may take beside what it holds: of the GPU, else of the computer and within its limits.
+
+    Processes of one machine that train together have equal shares.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    free, share = [], int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if sys.platform == "linux":
         with open("/proc/meminfo", encoding="ascii") as lines:
             fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-        return fields["MemAvailable"]
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+        free += [fields["MemAvailable"], *limits.group_memory()]
+    else:
+        free.append(int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2))
+    return min(min(free) // share, limits.address_space())
+
+
+def held_memory(device: torch.device) -> int:
+    """Bytes that this process holds now: on a GPU of its memory, else resident (where no system says: its peak)."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return limits.pages()[1] if sys.platform == "linux" else peak_memory(device)
 
 
 # what torch's allocator, the C++ library and oneDNN say on a CPU that has no more memory
@@ -134,10 +153,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what is held and not used, on a GPU to those who ask for larger pieces."""
+    """Give back what is held and not used: on a GPU to those who ask for larger pieces, else to the system."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Give the system back the pages of freed blocks, which `tune_allocator` lets this process keep."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -288,6 +314,11 @@ class Ranks:
         found = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(found, padded)
         return [part[: int(size[0])] for part, size in zip(found, sizes, strict=True)]
+
+    def least(self, value: float) -> int:
+        """The least of a whole number's values on all ranks."""
+        own = torch.tensor([[value]], dtype=torch.float64, device=self.device)
+        return int(torch.cat(self.gather(own)).min())
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sum gradients over the ranks in place, a parameter without one counting as zero, in one collective."""

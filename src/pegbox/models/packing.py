@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example
+from pegbox.data.sizes import sizes_of
 from pegbox.kernels.attention import IMPLEMENTATION, register
 from pegbox.models.batch import Batch, attends_only, pack, pad
 from pegbox.models.heads import is_bare, output_layer
@@ -73,7 +74,7 @@ def _probes(model: PreTrainedModel, examples: Sequence[Example]) -> list[Example
     The first is longer than the model's sliding window where an example is.
     """
     window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
-    longest = max((example.input_ids for example in examples), key=len)
+    longest = examples[int(sizes_of(examples).tokens.argmax())].input_ids
     ids = longest[: PROBE_TOKENS + (window if len(longest) > window else 0)]
     half = len(ids) // 2
     rows = [ids, *(ids[:half] + ids[-count:] for count in (1, len(ids) // 4 + 1, half))]

@@ -19,6 +19,7 @@ from pegbox.recipe.sources import ShareOrSources, Source, Sources
 from pegbox.recipe.tasks import PROMPTED, Task
 from pegbox.recipe.values import (
     Amount,
+    AutoOrBool,
     AutoOrCount,
     ColumnOrColumns,
     Count,
@@ -193,6 +194,9 @@ class Train(Frozen):
     max_steps: Count | None = Field(default=None, description="updates; overrides num_train_epochs")
     batch_size: Count = Field(default=16, description="examples in one update, over all ranks")
     micro_batch_size: AutoOrCount = Field(default="auto", description="upper limit on rows at once")
+    gradient_checkpointing: AutoOrBool = Field(
+        default="auto", description="compute layers once more on the way back; auto: where a row alone does not fit"
+    )
     loss: LossOrNone = Field(
         default=None, description="what is made small: the name of a loss, or ./my_loss.py:name; default: the task's"
     )

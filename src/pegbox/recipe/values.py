@@ -99,6 +99,10 @@ AutoOrCount = Annotated[
     Literal["auto"] | Annotated[int, Field(gt=0)],
     must_be("'auto' or a whole number from 1 on", lambda value: value == "auto" or (type(value) is int and value > 0)),
 ]
+AutoOrBool = Annotated[
+    Literal["auto"] | bool,
+    must_be("'auto', true or false", lambda value: value == "auto" or type(value) is bool),
+]
 AllLinearOrNames = Annotated[
     Literal["all-linear"] | NameList,
     must_be("'all-linear' or a list of names", lambda value: value == "all-linear" or _are_names(value)),

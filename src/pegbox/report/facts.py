@@ -76,7 +76,9 @@ def costs(receipt: Mapping[str, Any], timing: Sequence[Mapping[str, Any]]) -> li
     spent, memory, hardware = receipt["seconds"], receipt["peak_memory"], receipt["hardware"]
     updates = sum(line["seconds"] for line in timing)
     speed = f", {receipt['tokens'] / updates:,.0f} a second in updates" if updates else ""
-    planned = f"predicted: {wording.seconds(receipt['plan']['seconds'])}"
+    planned = (
+        f"predicted: {wording.seconds(receipt['plan']['seconds'])}{_off(receipt['plan']['seconds'], spent['training'])}"
+    )
     resumed = f"; from update {receipt['resumed_at']:,} on, where the run was resumed" if receipt["resumed_at"] else ""
     gpu = f"{hardware['gpu']}, " if "gpu" in hardware else ""
     ranks = f", {hardware['ranks']} processes" if hardware["ranks"] > 1 else ""
@@ -86,13 +88,19 @@ def costs(receipt: Mapping[str, Any], timing: Sequence[Mapping[str, Any]]) -> li
         ("Tokens trained on", f"{receipt['tokens']:,} (predicted: {receipt['plan']['tokens']:,}){speed}"),
         (
             "Peak memory",
-            f"{wording.gigabytes(memory['measured'])} (predicted: {wording.gigabytes(memory['predicted'])})",
+            f"{wording.gigabytes(memory['measured'])} (predicted: {wording.gigabytes(memory['predicted'])}"
+            f"{_off(memory['predicted'], memory['measured'])})",
         ),
         ("Energy of training", energy(receipt["energy"])),
         ("Precision", precision(receipt["precision"])),
         ("Device", f"{hardware['device']}, {gpu}{hardware['cores']} cores{ranks}; {hardware['platform']}"),
         ("Model from", f"{receipt['model']['name']} ({receipt['model']['source']})"),
     ]
+
+
+def _off(predicted: float, measured: float) -> str:
+    """How far a prediction was off, as a share of what was measured."""
+    return f", {100 * (predicted - measured) / measured:+.0f} %" if measured else ""
 
 
 def precision(found: Mapping[str, Any]) -> str:

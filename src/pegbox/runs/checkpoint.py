@@ -37,7 +37,7 @@ class TrainState:
 
     `validated`: the last update after which the validation rows were scored. `best_value` is that of the metric by which
     the best is chosen, at `best_step`. `micro_batch_tokens`: how many are computed at once (0: as
-    planned). `seconds` of training so far. `logs`: how many bytes each log of the run had.
+    planned), `gradient_checkpointing` whether layers are computed once more on the way back. `seconds` of training so far. `logs`: how many bytes each log of the run had.
     """
 
     step: int = 0
@@ -47,6 +47,7 @@ class TrainState:
     best_value: float | None = None
     validations_without_gain: int = 0
     micro_batch_tokens: int = 0
+    gradient_checkpointing: bool = False
     seconds: float = 0.0
     logs: dict[str, int] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -26,7 +26,7 @@ from pegbox.runs.checkpoint import TrainState, trainable
 from pegbox.training import diagnosis, gradient, validation
 from pegbox.training.batching import updates_per_epoch
 from pegbox.training.job import Job
-from pegbox.training.memory import fitting
+from pegbox.training.memory import as_before, fitting
 from pegbox.training.schedule import adamw, learning_rate, set_rate
 from pegbox.training.spikes import Spikes
 from pegbox.training.stops import Stopped, Stops
@@ -53,9 +53,7 @@ def train(job: Job, state: TrainState) -> TrainState:
     optimizer = adamw(trainable(job.model), job.settings, job.rate_factor)
     if state.step:
         state = checkpoint.load(job.run.checkpoints / f"step-{state.step}", job.model, optimizer)
-    if state.micro_batch_tokens:
-        job = replace(job, plan=replace(job.plan, micro_batch_tokens=state.micro_batch_tokens))
-    state.micro_batch_tokens = job.plan.micro_batch_tokens
+    job = as_before(job, state)
     eval_steps = job.settings.eval_steps or math.ceil(job.plan.updates / 10)
     save_steps = job.settings.save_steps or eval_steps
     spikes, saved = Spikes(job.run.read_lines("metrics.jsonl")), state.step

@@ -1,0 +1,253 @@
+"""The plan of memory and time, made before training by trying: what fits at once, what it will hold, how long it will take.
+
+    memory = the largest of: loading; held + two moments + the dearest update; held + the evaluation's largest batch
+
+`held` is what the process holds with the model and the rows in it. The dearest update is one of those that the run will take:
+its two largest micro-batches are computed, forward and backward (`probe`). What a batch keeps grows with its tokens in a
+straight line, whose second point is the shortest row. Where memory is scarce, rows are tried from the shortest to the longest,
+none of which the line says that it will not fit.
+
+First fewer tokens are computed at once; where one row alone does not fit, its layers are recomputed on the way back. How long it
+takes: `timing`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from pegbox import runtime
+from pegbox.data.records import Example
+from pegbox.data.sizes import shared_beginning, sizes_of
+from pegbox.errors import RecipeError, TrainingError
+from pegbox.models.quantization import count
+from pegbox.models.recomputation import may_recompute, recompute
+from pegbox.runs.checkpoint import trainable
+from pegbox.runtime import OutOfMemoryError
+from pegbox.training.batching import rows_of_update, total_updates
+from pegbox.training.gradient import parts
+from pegbox.training.measured import Cost, dearest, measure
+from pegbox.training.plan import Asking, Given, Plan
+from pegbox.training.probe import Line, Piece, Probe, Tried, kept_of_a_token, some_of
+from pegbox.training.timing import seconds_of
+
+MOST_TOKENS = 4096  # beyond this a matmul gains nothing from more rows
+MARGIN = 0.9  # of the memory that is there is planned with
+HOLES = 1.05  # the heap of a CPU over what was tried, until it is swept (`memory`)
+HOLES_ASKING = 1.5  # the same in the evaluation, where rows that are answered leave the batch
+LATER = 60 << 20  # bytes of the libraries that only the evaluation and the report load
+LOOKED_AT = 512  # updates whose sizes are compared
+ROWS_LOOKED_AT = 64  # rows of growing length
+LOSS = "loss"
+
+
+def make_plan(given: Given) -> Plan:
+    """The plan for training where the model is; its layers are recomputed from now on where the plan says so.
+
+    Raises TrainingError where not even the longest row alone fits, RecipeError where layers cannot be recomputed as asked.
+    """
+    began = time.perf_counter()
+    found = _Planning(given).found()
+    runtime.trim_memory()
+    return replace(found, probe_seconds=time.perf_counter() - began)
+
+
+class _Planning:
+    """A plan in the making: the draft so far, and what was tried, by the tokens of the largest batch."""
+
+    def __init__(self, given: Given) -> None:
+        self.given, self.device = given, given.model.device
+        loaded = runtime.peak_memory(self.device)
+        runtime.release_memory()
+        self.held = runtime.held_memory(self.device)
+        available = given.ranks.least(self.held + runtime.available_memory(self.device))
+        self.draft = _counted(given, loaded, available, max(self.longest.room, MOST_TOKENS))
+        self.probe = Probe(given.model, given.task, given.seed, given.bf16, given.ranks)
+        self.gradients = 4 * self.draft.trainable_parameters
+        self.tried = dict[int, Tried]()
+
+    def found(self) -> Plan:
+        """The plan, whole."""
+        self._recompute_as_asked()
+        self._try_shortest()
+        fitting = self._fit()
+        peaks = {**self.draft.peaks, **self._peaks(fitting.cost)}
+        alone = self.tried[min(self.tried)]
+        seconds = seconds_of(self.draft, self.probe, self.given, alone, fitting, self.cuts)
+        return replace(self.draft, peaks=peaks, memory=max(peaks.values()), seconds=seconds)
+
+    # ---- the run's rows ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def by_room(self) -> list[Example]:
+        """Some examples of train, from the shortest to the longest, both among them."""
+        rooms = [example.room for example in self.given.train]
+        order = sorted(range(len(rooms)), key=rooms.__getitem__)
+        places = [*some_of(len(order), ROWS_LOOKED_AT), len(order) - 1]
+        return [self.given.train[order[place]] for place in dict.fromkeys(places)]
+
+    @property
+    def longest(self) -> Example:
+        """The example that takes most room."""
+        return self.by_room[-1]
+
+    def cuts(self, step: int) -> list[list[Example]]:
+        """The micro-batches of an update on the first rank, as the draft has it, the largest first."""
+        rows = rows_of_update(step, len(self.given.train), self.given.settings.batch_size, self.given.seed)
+        mine = [self.given.train[row] for row in rows[:: self.given.ranks.world]]
+        return sorted(parts(self.draft, mine), key=self._size, reverse=True)
+
+    def _size(self, part: Sequence[Example]) -> int:
+        """The tokens of a micro-batch, as far as they are known before it is made: no prefix is shared yet."""
+        return sum(map(len, part)) if self.draft.packed else len(part) * max(example.room for example in part)
+
+    def _dearest(self) -> list[Piece]:
+        """The largest micro-batch of the updates to come, behind the next largest of its update, whose gradients stay."""
+        cuts = max(map(self.cuts, some_of(self.draft.updates, LOOKED_AT)), key=lambda cuts: self._size(cuts[0]))
+        return [self.probe.piece(part, self.draft) for part in reversed(cuts[:2])]
+
+    # ---- what is computed at once ------------------------------------------------------------------------------------
+
+    def _recompute_as_asked(self) -> None:
+        if may_recompute(self.given.model):
+            recompute(self.given.model, False)
+        if self.given.settings.gradient_checkpointing is True and not self._recompute():
+            what = "the layers of this model cannot be computed once more with this method"
+            raise RecipeError(what, where="train.gradient_checkpointing", cure="leave it at auto")
+
+    def _recompute(self) -> bool:
+        """Let layers be recomputed, where that is the same maths; what was tried before counts no longer."""
+        shortest = self.probe.piece(self.by_room[:1], self.draft)
+        if not may_recompute(self.given.model) or not self.probe.recomputes_alike(shortest):
+            return False
+        self.draft, self.tried = replace(self.draft, gradient_checkpointing=True), {}
+        return True
+
+    def _try(self, pieces: Sequence[Piece]) -> Tried | None:
+        """What the pieces cost; None where memory ran out: so much is not there, then."""
+        try:
+            found = Tried(pieces, self.probe.update(pieces))
+        except OutOfMemoryError:
+            runtime.release_memory()
+            there = self.draft.available_memory
+            least = self._expected(max(piece.tokens for piece in pieces)) if self.tried else there
+            self.draft = replace(self.draft, available_memory=min(least, there))
+            return None
+        self.tried[found.tokens] = found
+        return found
+
+    def _try_shortest(self) -> None:
+        shortest = self.probe.piece(self.by_room[:1], self.draft)
+        if self._try([shortest]) is None:
+            self._lower(shortest)
+
+    def _fit(self) -> Tried:
+        """The dearest micro-batches that fit, tried; the draft says how they are cut."""
+        if not self._fits(self._dearest()[-1].tokens):
+            self._climb()
+        while True:
+            pieces = self._dearest()
+            if self._fits(pieces[-1].tokens):
+                found = self._try(pieces)
+                if found and self._training(found.cost) <= MARGIN * self.draft.available_memory:
+                    return found
+            self._lower(pieces[-1])
+
+    def _expected(self, tokens: int) -> int:
+        """The bytes that training will hold with a batch of so many tokens, by the line through what was tried."""
+        points = [(n, float(self.tried[n].cost.memory - self.gradients)) for n in sorted(self.tried)] or [(tokens, 0.0)]
+        if len(points) == 1:  # of which not all grows; the shape says how much may
+            size, kept = points[0]
+            slope = min(2 * kept_of_a_token(self.given.model), max(0.0, kept) / size)
+            points.append((size + 1, kept + slope))
+        return self._training(Cost(0.0, int(Line.through(points)(tokens)) + self.gradients))
+
+    def _fits(self, tokens: int) -> bool:
+        return self._expected(tokens) <= MARGIN * self.draft.available_memory
+
+    def _training(self, cost: Cost) -> int:
+        """The most bytes that training holds when its dearest update costs this; gradients of ranks are summed in one piece."""
+        holes = 1.0 if self.device.type == "cuda" else HOLES
+        summed = 2 * self.gradients if self.given.ranks.world > 1 else self.gradients
+        return self.held + 2 * self.gradients + int(max(holes * cost.memory, summed))
+
+    def _climb(self) -> None:
+        """Try rows alone, each time the longest that will fit by what was tried before, up to the longest of all."""
+        pieces = [self.probe.piece([example], self.draft) for example in self.by_room]
+        while longer := [piece for piece in pieces if piece.tokens > max(self.tried)]:
+            fitting = [piece for piece in longer if self._fits(piece.tokens)]
+            if fitting:
+                self._try([max(fitting, key=lambda piece: piece.tokens)])
+            else:
+                self._lower(pieces[-1])
+
+    def _lower(self, piece: Piece) -> None:
+        """Compute less at once: half the tokens, or the layers of a single row again. Raises TrainingError."""
+        least, at_once = self.longest.room, min(self.draft.micro_batch_tokens, self._size(piece.examples))
+        if len(piece.examples) > 1 and self.draft.micro_batch_tokens > least:
+            self.draft = replace(self.draft, micro_batch_tokens=max(least, at_once // 2))
+            return
+        wanted = self.given.settings.gradient_checkpointing == "auto" and not self.draft.gradient_checkpointing
+        needed = self._expected(piece.tokens)
+        if not wanted or not self._recompute():
+            self._refuse(piece, needed)
+        self._try_shortest()
+
+    def _refuse(self, piece: Piece, needed: int) -> None:
+        tokens, there = sum(map(len, piece.examples)), self.draft.available_memory
+        what = f"{tokens} tokens at once need about {needed:,} bytes of memory, and of {there:,} a tenth is left free"
+        cure = (
+            "shorten rows (data.max_length with data.truncation), take a smaller model or method: lora, or quantize it"
+        )
+        raise TrainingError(f"out of memory before training: {what}", cure=cure)
+
+    # ---- what the process will hold ----------------------------------------------------------------------------------
+
+    def _peaks(self, cost: Cost) -> dict[str, int]:
+        """Bytes, by what they are for."""
+        training, asking = {"training": self._training(cost)}, self.given.asking
+        if asking is None:
+            return training
+        later = 0 if self.device.type == "cuda" else LATER
+        asked = self._asked(asking)
+        found = training | {
+            "evaluation": self.held + later + asked,
+            "loading again": self.draft.peaks["loading"] + later,
+        }
+        if self.given.settings.metric_for_best_model == LOSS:
+            return found
+        return found | {"validation": self.held + 3 * self.gradients + asked}
+
+    def _asked(self, asking: Asking) -> int:
+        """Bytes by which the evaluation's largest batch grows, from those of one row and of a few."""
+        few = min(4, asking.rows)
+        one, some = (self._measured(asking, rows) for rows in (1, few))
+        holes = 1.0 if self.device.type == "cuda" else HOLES_ASKING
+        return int(holes * asking.stretch * Line.through([(1, one), (few, some)])(asking.rows))
+
+    def _measured(self, asking: Asking, rows: int) -> int:
+        return dearest(self.given.ranks, measure(self.device, lambda: asking.ask(rows))).memory
+
+
+def _counted(given: Given, loaded: int, available: int, tokens: int) -> Plan:
+    """What needs no trying, as the draft of a plan. `loaded`: the bytes that were held until now."""
+    examples, settings = given.train, given.settings
+    prefix = shared_beginning(examples) if given.packed and given.share_prefix else 0
+    updates = total_updates(len(examples), settings)
+    return Plan(
+        updates=updates,
+        micro_batch_tokens=tokens,
+        micro_batch_rows=settings.batch_size if settings.micro_batch_size == "auto" else int(settings.micro_batch_size),
+        packed=given.packed,
+        share_prefix=given.share_prefix,
+        prefix=prefix,
+        tokens=round(updates * settings.batch_size * float(sizes_of(examples).tokens.mean())),
+        trainable_parameters=sum(parameter.numel() for parameter in trainable(given.model).values()),
+        parameters=sum(map(count, given.model.parameters())),
+        memory=0,
+        available_memory=available,
+        seconds=0.0,
+        peaks={"loading": loaded},
+    )
