@@ -33,7 +33,7 @@ from pegbox.training.plan import Asking, Given, Plan
 from pegbox.training.probe import Line, Piece, Probe, Tried, kept_of_a_token, some_of
 from pegbox.training.timing import seconds_of
 
-MOST_TOKENS = 4096  # beyond this a matmul gains nothing from more rows
+MOST_TOKENS = 2048  # twice as many gain nothing and hold twice as much (docs/log.md)
 MARGIN = 0.9  # of the memory that is there is planned with
 HOLES = 1.05  # the heap of a CPU over what was tried, until it is swept (`memory`)
 HOLES_ASKING = 1.5  # the same in the evaluation, where rows that are answered leave the batch
