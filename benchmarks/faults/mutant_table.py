@@ -36,9 +36,9 @@ TABLE = r"""
 - zip(at, example.input_ids[1:], example.loss_weights[1:], strict=False)
 + zip(at, example.input_ids, example.loss_weights, strict=False)
 ? training/test_update.py::test_the_loss_is_that_of_the_next_token_over_the_whole_set[one by one]
-@ 3 | models/batch.py | in a pack a suffix is predicted from the one before it
-- start + t for t in range(len(example))])
-+ start + t - (t == prefix) for t in range(len(example))])
+@ 3 | models/prefix_tree.py | in a pack a token is predicted from the place before its own
+- self.places[row] += range(start, len(self.ids))
++ self.places[row] += range(start - 1, len(self.ids) - 1)
 ? training/test_update.py::test_the_loss_is_that_of_the_next_token_over_the_whole_set[all at once, packed behind a shared prefix]
 @ 4 | data/render.py | the stop token is not trained
 -             tokens.add(ids, weight)
@@ -64,14 +64,14 @@ TABLE = r"""
 - learnt = [any(whole[start:end])
 + learnt = [all(whole[start:end])
 ? data/test_masks.py::test_a_token_is_trained_where_any_of_its_characters_is
-@ 9 | models/batch.py | positions do not restart in a pack
-- positions += range(prefix, len(example))
-+ positions += range(len(positions), len(positions) + len(example) - prefix)
+@ 9 | kernels/attention.py | positions do not restart in a pack
+- torch.arange(depth, depth + run.length).repeat(run.rows)
++ torch.arange(run.start, run.start + run.length).repeat(run.rows)
 ? models/test_packing.py::test_logits_in_a_pack_are_those_of_the_example_alone[fp32-llama]
 @ 9 | kernels/attention.py | a token of a pack sees the next one
-- seen = key[None] <= query[:, None]
-+ seen = key[None] <= query[:, None] + 1
-? models/test_packing.py::test_logits_in_a_pack_are_those_of_the_example_alone[fp32-llama]
+- seen: torch.Tensor = key[None] <= query
++ seen: torch.Tensor = key[None] <= query + 1
+? kernels/test_attention.py::test_a_window_counts_positions_and_not_places[ragged-3]
 @ 10 | data/shorten.py | the answer is cut
 - return prompt, lambda text: replace(content, prompt=text)
 + return content.completion, lambda text: replace(content, completion=text)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pegbox.data.records import Example
-from pegbox.models.batch import shared_prefix
+from pegbox.models.prefix_tree import shared_prefix
 
 START, ROWS = "start", "rows.json"
 Row = dict[str, Any]  # as Transformers' models take it

@@ -45,6 +45,7 @@ GIVEN = {
     "docs/guides/overfitting.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/refused.md": ["commands.csv"],
     "docs/guides/rows.md": ["commands.csv"],
+    "docs/plan.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/tasks.md": ["requests.csv"],
     "docs/guides/stopped.md": ["recipe.yaml", "tickets.jsonl"],
     "docs/guides/trackers.md": ["recipe.yaml", "tickets.jsonl", "runs"],

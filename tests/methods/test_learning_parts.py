@@ -18,7 +18,7 @@ from test_contract import named
 
 import pegbox
 from pegbox.methods.lora_layers import LoraLinear
-from pegbox.training import loop, plan
+from pegbox.training import loop
 from tiny_folder import chat_recipe, sums, write_rows
 
 pytestmark = [pytest.mark.filterwarnings("ignore:::peft"), pytest.mark.filterwarnings("ignore:::torch")]
@@ -80,11 +80,6 @@ def check_two_updates_change_what_learns_alone(
     learnt = named(name, models[0])
     changed = {n for n, digest in seen[-1].items() if digest != seen[0][n]}
     assert changed == reached == learnt, f"not as the method says: {sorted((changed ^ learnt) | (reached ^ learnt))}"
-
-
-@pytest.fixture(autouse=True)
-def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "matmul_rate", lambda device: 1e9)
 
 
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[1] in ROWS])

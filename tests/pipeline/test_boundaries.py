@@ -29,7 +29,6 @@ import pegbox
 from pegbox import pipeline
 from pegbox.errors import DataError
 from pegbox.models import load as models
-from pegbox.training import plan
 from tiny_folder import chat_recipe, write_rows
 
 TOKENS = 40  # what each of the models takes
@@ -107,11 +106,6 @@ def recipe_of(name: str, model: Path, lengths: list[int], folder: Path) -> dict[
         train={"num_train_epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "report_to": []},
         evaluate={"few_shot": 0} | ({"max_new_tokens": 2} if KINDS[name].writes else {}),
     )
-
-
-@pytest.fixture(autouse=True)
-def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "matmul_rate", lambda device: 1e9)
 
 
 def check_what_fits_is_learnt_and_no_more(name: str, folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def run_of(series: list[float], greater: bool, models: dict[str, Path], folder: 
     data, judge = ready.data, Judge("given", greater, lambda: next(given))
     log = pipeline.trackers.Log(run)
     job = Job(ready.model, ready.task, data.train, data.validation, ready.recipe.train, ready.plan, 0, run, "", log)
-    return loop.train(pipeline.loop.replace(job, judge=judge), TrainState())
+    return loop.train(replace(job, judge=judge), TrainState())
 
 
 @pytest.mark.parametrize(

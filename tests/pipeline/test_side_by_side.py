@@ -20,7 +20,7 @@ import pegbox
 from pegbox import runtime
 from pegbox.finished import Run
 from pegbox.models import load as models
-from pegbox.training import loop, plan
+from pegbox.training import loop
 from tiny_folder import causal_folder, chat_recipe, encoder_folder, sums, write_rows
 from tiny_tasks import FORMS
 
@@ -77,11 +77,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(home: Path) -> dict[str, str]:
     return digests(pegbox.train(recipe(home), run_dir=home / "alone"))
-
-
-@pytest.fixture(autouse=True)
-def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "matmul_rate", lambda device: 1e9)
 
 
 def check_others_beside_change_nothing(

@@ -28,7 +28,7 @@ from pegbox.pipeline import Ready
 from pegbox.recipe import FITTING, load
 from pegbox.runs.checkpoint import trainable
 from pegbox.tasks import Task
-from pegbox.training import batching, loop, plan, schedule
+from pegbox.training import batching, loop, schedule
 from pegbox.training.job import Job
 from tiny_folder import causal_folder, encoder_decoder_folder, encoder_folder
 from tiny_masked import masked_folder
@@ -139,9 +139,8 @@ def made_models(folder: Path) -> dict[str, Path]:
 
 
 def made_ready(form: str, models: Mapping[str, Path], folder: Path) -> Ready:
-    """A run of the form made ready, but for what costs time and bears on no update: its speed, the rows' languages."""
+    """A run of the form made ready, but for what costs time and bears on no update: the rows' languages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "matmul_rate", lambda device: 1.0)
         patch.setattr(Languages, "told", lambda self: {})
         return ready_of(form, KINDS[form], models, folder, "full")
 

@@ -115,9 +115,13 @@ def packed_attention(
     `window`: how many positions back a token sees, itself counted. Only causal packs have shared segments.
     """
     assert causal or not (pack.shared or window)
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, H, D], as models lay them out
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+    q, k, v = (
+        states[0].transpose(0, 1).to(dtype) for states in (query, key, value)
+    )  # [T, H, D], as models lay them out
     window = window if window is not None and window < pack.longest else None
-    if q.device.type in MERGES and window is None and dropout == 0:
+    if kind in MERGES and window is None and dropout == 0:
         merged: torch.Tensor = _Merged.apply(q, k, v, pack, causal, scale)  # type: ignore[no-untyped-call]
         return merged[None]
     return _joined(q, k, v, pack, causal, scale, window, dropout)[None]
