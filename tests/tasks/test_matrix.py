@@ -20,6 +20,7 @@ import pegbox
 from pegbox.errors import RecipeError
 from pegbox.finished import Run
 from pegbox.tasks import TASKS, Task
+from pegbox.tasks.language import LanguageTask
 from tiny_tasks import FORMS, MODELS, by_heart, questions, same
 
 KINDS = ("bert", "llama", "t5", "bart")
@@ -183,7 +184,8 @@ def test_what_is_learnt_of_another_row_or_word_is_caught(
         outputs, targets, weights = self.scored(model, batch)
         return self.criterion(outputs, targets.roll(1, 0), weights)
 
-    monkeypatch.setattr(Task, "loss", shifted)
+    for kind_of_task in (Task, LanguageTask):
+        monkeypatch.setattr(kind_of_task, "loss", shifted)
     other = Trained(tmp_path)
     other.run(models, form, kind, "full")
     with pytest.raises(AssertionError):
