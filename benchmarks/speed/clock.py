@@ -18,7 +18,7 @@ from pegbox import runtime
 
 
 class Clock:
-    """`ends`: seconds from the start of the process to the end of each update; `peak`: the most bytes held until then."""
+    """`ends`: seconds from the start of the process to the end of each step; `peak`: the most bytes held until then."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.ends, self.peak = device, list[float](), 0
@@ -28,11 +28,6 @@ class Clock:
     def stop(self) -> None:
         """Take no more times."""
         self._handle.remove()
-
-    @property
-    def seconds(self) -> list[float]:
-        """What each update but the first took."""
-        return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
 
     def _end(self, *given: Any) -> None:
         if self.device.type == "cuda":

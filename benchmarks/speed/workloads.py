@@ -58,7 +58,7 @@ class Workload:
 
     `model`: a name, or the shape of a random one; `rows`: a function of `rows`; `batch_size`: rows of an update; `at_once`:
     rows that padded peers compute at once; `packs`: packs that TRL makes of an update; `data`: more of the recipe's `data`;
-    `repetitions`: how often everybody is measured. `at_once` and `packs` are the best that were found for the peers.
+    `repetitions`: how often everybody is measured. What other `at_once` and `packs` would give the peers was not tried.
     """
 
     name: str
