@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from pegbox import runtime
 from pegbox.data.prepare import Prepared
 from pegbox.data.records import Record
+from pegbox.data.sizes import sizes_of
 from pegbox.evaluation import systems
 from pegbox.recipe import Recipe
 from pegbox.tasks import Task
@@ -27,7 +28,7 @@ def rehearse(task: Task, model: PreTrainedModel, data: Prepared, recipe: Recipe,
     """How the evaluation will ask the model, which takes at most `limit` tokens."""
     tokens = recipe.evaluate.max_new_tokens
     assert tokens is not None
-    train, lengths = data.splits.train, [len(example) for example in data.train]
+    train, lengths = data.splits.train, sizes_of(data.train).tokens.tolist()
     longest = sorted(range(len(train)), key=lengths.__getitem__, reverse=True)[:FEW]
     rows = [train[index] for index in longest]
     shots = _shots(task, data, rows, recipe, limit - tokens)

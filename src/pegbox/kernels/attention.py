@@ -23,7 +23,7 @@ Shapes: T tokens of the pack, n segments of S tokens, H heads, Hk of the keys, D
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -280,7 +280,7 @@ def _attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
         )
-    odd = sorted(name for name, given in kwargs.items() if given is not None and name not in INERT)
+    odd = unknown(kwargs)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     if not causal and (pack.shared or sliding_window):
         odd.append("is_causal=False")
@@ -292,7 +292,12 @@ def _attention(
     return out, None
 
 
-def register() -> None:
-    """Make `attn_implementation="pegbox"` known to Transformers; doing it again changes nothing."""
-    AttentionInterface.register(IMPLEMENTATION, _attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+def unknown(asked: Mapping[str, Any]) -> list[str]:
+    """What a model asks of its attention that is not known here, and so could change the maths."""
+    return sorted(name for name, given in asked.items() if given is not None and name not in INERT)
+
+
+def register(name: str = IMPLEMENTATION, form: Callable[..., tuple[torch.Tensor, None]] = _attention) -> None:
+    """Make `attn_implementation=name` known to Transformers, with sdpa's masks; doing it again changes nothing."""
+    AttentionInterface.register(name, form)
+    AttentionMaskInterface.register(name, sdpa_mask)

@@ -23,11 +23,10 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-from pegbox.kernels.attention import INERT
+from pegbox.kernels.attention import register, unknown
 
 IMPLEMENTATION = "pegbox_shared"
 
@@ -105,7 +104,7 @@ def _attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
         )
-    odd = sorted(name for name, given in kwargs.items() if given is not None and name not in INERT)
+    odd = unknown(kwargs)
     if odd or (attention_mask is not None and attention_mask.dtype != torch.bool):
         raise ValueError(f"attention with a shared part knows no {', '.join(odd) or 'mask of numbers'}")
     return shared_attention(query, key, value, shared.columns[module.layer_idx], attention_mask, scaling), None
@@ -114,8 +113,7 @@ def _attention(
 @contextmanager
 def attention_that_shares(model: PreTrainedModel) -> Iterator[None]:
     """The model's attention takes what is shared; afterwards it is what it was."""
-    AttentionInterface.register(IMPLEMENTATION, _attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+    register(IMPLEMENTATION, _attention)
     before = model.config._attn_implementation
     model.set_attn_implementation(IMPLEMENTATION)
     try:

@@ -22,10 +22,10 @@ import torch
 
 from pegbox import runtime
 from pegbox.errors import RecipeError
+from pegbox.models.token_loss import Criterion as Criterion
 from pegbox.recipe import OwnLoss, load_own
 from pegbox.recipe.own import failure
 
-Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, float]]
 Function = Callable[..., Any]
 Own = OwnLoss | Function
 

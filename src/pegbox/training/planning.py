@@ -83,7 +83,7 @@ class _Planning:
     @cached_property
     def by_room(self) -> list[Example]:
         """Some examples of train, from the shortest to the longest, both among them."""
-        rooms = [example.room for example in self.given.train]
+        rooms = sizes_of(self.given.train).room.tolist()
         order = sorted(range(len(rooms)), key=rooms.__getitem__)
         places = [*some_of(len(order), ROWS_LOOKED_AT), len(order) - 1]
         return [self.given.train[order[place]] for place in dict.fromkeys(places)]
