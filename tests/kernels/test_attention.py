@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from pegbox.kernels import attention
-from pegbox.kernels.attention import Pack, Run, Shared, block_mask, packed_attention
+from pegbox.kernels import attention, flash
+from pegbox.kernels.attention import packed_attention
+from pegbox.kernels.pack import Pack, Run, Shared, block_mask
 
 FLAT = {
     "one token": Pack((Run(0, 1, 1),)),
@@ -64,11 +67,77 @@ def check_parity(pack: Pack, *, key_heads: int = 2, causal: bool = True, **asked
         torch.testing.assert_close(fast, slow, rtol=0, atol=1e-11)
 
 
-@pytest.fixture(params=["merged", "joined"])
+def segments(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *given: Any, scale: float
+) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor]]:
+    """Of each segment that a GPU is asked for: its queries, its keys, keys as each head reads them, and the scores [H, S, S']."""
+    from_q, from_k, most_q, most_k, dropout, causal = given
+    assert dropout == 0 and from_q.dtype is from_k.dtype is torch.int32
+    assert (from_q.diff().max(), from_k.diff().max()) == (most_q, most_k)
+    for mine, seen in zip(pairwise(from_q.tolist()), pairwise(from_k.tolist()), strict=True):
+        keys = k[slice(*seen)].repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        scores = scale * torch.einsum("qhd,khd->hqk", q[slice(*mine)], keys)
+        if causal:
+            scores += torch.full_like(scores, -torch.inf).triu(1)
+        yield slice(*mine), slice(*seen), keys, scores
+
+
+def as_a_gpu_does(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *given: Any, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_flash_attention_forward` on states [T, H, D] in plain operations: its output and logarithms [H, T]."""
+    *given, debug = given
+    assert not debug
+    out, lse = torch.empty_like(q), q.new_empty(q.shape[1], len(q))
+    for mine, seen, _, scores in segments(q, k, v, *given, scale=scale):
+        values = v[seen].repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        out[mine] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), values)
+        lse[:, mine] = scores.logsumexp(-1)
+    return out, lse
+
+
+def back_as_a_gpu_does(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    *given: Any,
+    scale: float,
+) -> tuple[torch.Tensor, ...]:
+    """`_flash_attention_backward` in plain operations: from the output and the logarithms that it is handed."""
+    *given, state, unused = given
+    assert state.dtype is torch.uint64 and not len(unused)
+    d_q, d_k, d_v = map(torch.empty_like, (q, k, v))
+    inside = (grad * out).sum(-1).t()
+    for mine, seen, keys, scores in segments(q, k, v, *given, scale=scale):
+        values = v[seen].repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        shares = (scores - lse[:, mine, None]).exp()
+        d_scores = shares * (torch.einsum("qhd,khd->hqk", grad[mine], values) - inside[:, mine, None])
+        d_q[mine] = scale * torch.einsum("hqk,khd->qhd", d_scores, keys)
+        for total, found in (
+            (d_k, scale * torch.einsum("hqk,qhd->khd", d_scores, q[mine])),
+            (d_v, torch.einsum("hqk,qhd->khd", shares, grad[mine])),
+        ):
+            total[seen] = found.unflatten(1, (k.shape[1], -1)).sum(2)
+    return d_q, d_k, d_v
+
+
+def take_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attention on this CPU be of that form; a GPU's operations are stood in for by plain ones that take the same."""
+    if name == "merged":
+        return
+    monkeypatch.setattr(flash, "_cuda_forward", as_a_gpu_does)
+    monkeypatch.setattr(flash, "_cuda_backward", back_as_a_gpu_does)
+    gpu = flash.FLASH["cuda"]._replace(dtypes=flash.FLASH["cpu"].dtypes)
+    monkeypatch.setattr(flash, "FLASH", {"cpu": gpu} if name == "merged as on a GPU" else {})
+
+
+@pytest.fixture(params=["merged", "merged as on a GPU", "joined"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two fast forms; the one for any device is taken on a CPU, too."""
-    if request.param == "joined":
-        monkeypatch.setattr(attention, "MERGES", frozenset())
+    """Each of the fast forms."""
+    take_form(request.param, monkeypatch)
     return str(request.param)
 
 
@@ -117,25 +186,25 @@ def test_the_check_sees_a_window_that_is_ignored(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_check_sees_a_row_that_looks_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "MERGES", frozenset())
+    take_form("joined", monkeypatch)
     monkeypatch.setattr(attention, "_causal", lambda queries, keys, window, device: torch.ones(queries, keys).bool())
     with pytest.raises(AssertionError):
         check_parity(TREES["one prefix"])
 
 
 def test_the_check_sees_parts_that_are_added_and_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_merge", lambda out, lse, rows, sums: out.add_(rows))
+    monkeypatch.setattr(flash, "_merge", lambda out, lse, rows, sums: out.add_(rows))
     with pytest.raises(AssertionError):
         check_parity(TREES["one prefix"])
 
 
 def test_the_check_sees_a_backward_pass_that_knows_one_part_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    merge = attention._merge
+    merge = flash._merge
 
     def forgetful(out: torch.Tensor, lse: torch.Tensor, rows: torch.Tensor, sums: torch.Tensor) -> None:
         merge(out, lse.clone(), rows, sums)  # the outputs are right, the sums that backward reads are not
 
-    monkeypatch.setattr(attention, "_merge", forgetful)
+    monkeypatch.setattr(flash, "_merge", forgetful)
     with pytest.raises(AssertionError):
         check_parity(TREES["one prefix"])
 
@@ -173,7 +242,7 @@ def test_without_a_pack_it_is_transformers_sdpa() -> None:
     q, k, v = drawn(Pack((Run(0, 1, 6),)))
     mask = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
     for given_mask in (None, mask):
-        own, _ = attention._attention(Layer(), q, k, v, given_mask, scaling=0.3, sliding_window=4)
+        own, _ = attention.attention(Layer(), q, k, v, given_mask, scaling=0.3, sliding_window=4)
         theirs, _ = attention.sdpa_attention_forward(Layer(), q, k, v, given_mask, scaling=0.3)
         assert torch.equal(own, theirs)
 
@@ -190,7 +259,7 @@ def check_refused(unknown: dict[str, Any]) -> None:
     """A pack raises ValueError where the model asks its attention for something that packed attention lacks."""
     pack = Pack((Run(0, 1, 2), Run(2, 1, 4)))
     try:
-        attention._attention(Layer(), *drawn(pack), None, pack=pack, **unknown)
+        attention.attention(Layer(), *drawn(pack), None, pack=pack, **unknown)
     except ValueError as error:
         assert next(iter(unknown)) in str(error)
         return
@@ -206,7 +275,7 @@ def test_a_pack_takes_what_does_not_change_the_maths() -> None:
     pack = Pack((Run(0, 1, 2), Run(2, 1, 4)))
     inert = {"position_ids": torch.arange(6), "use_cache": False, "softcap": None, "is_causal": True}
     inputs = drawn(pack)
-    out, _ = attention._attention(Layer(), *inputs, None, pack=pack, scaling=0.3, **inert)
+    out, _ = attention.attention(Layer(), *inputs, None, pack=pack, scaling=0.3, **inert)
     torch.testing.assert_close(out, plain(*inputs, block_mask(pack)), rtol=0, atol=1e-12)
 
 
@@ -220,4 +289,4 @@ def test_the_check_sees_a_soft_cap_that_is_passed_over(monkeypatch: pytest.Monke
 def test_an_encoder_has_no_window_and_shares_nothing(asked: dict[str, Any]) -> None:
     pack = FLAT["ragged"] if asked else TREES["one prefix"]
     with pytest.raises(ValueError, match="is_causal"):
-        attention._attention(Layer(), *drawn(pack), None, pack=pack, is_causal=False, **asked)
+        attention.attention(Layer(), *drawn(pack), None, pack=pack, is_causal=False, **asked)

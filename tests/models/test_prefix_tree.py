@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from pegbox.kernels.attention import Pack, Run, Shared, block_mask
+from pegbox.kernels.pack import Pack, Run, Shared, block_mask
 from pegbox.models import prefix_tree
 from pegbox.models.prefix_tree import LEAST, branches, lay_out, shared_prefix
 from tiny_models import rows as drawn

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.errors import first_line
-from pegbox.kernels.attention import Pack
+from pegbox.kernels.pack import Pack
 from pegbox.models.prefix_tree import lay_out
 
 log = logging.getLogger("pegbox")

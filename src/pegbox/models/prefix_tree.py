@@ -6,7 +6,7 @@ pass over those places. A branch is taken where that saves enough tokens, for ea
     saved = (rows of the branch - 1) * (tokens of the branch beyond those of the branch that it grows from)
 
 Every row keeps a token of its own. In a pack the tree is laid out depth first, so that what stands behind a shared segment
-is one slice (kernels.attention):
+is one slice (kernels.pack):
 
     rows  a b c d | a b c e | a b f     ->     [a b][f][c][d][e], or, where c is not worth it, [a b][f][c d][c e]
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
-from pegbox.kernels.attention import Pack, Run, Shared
+from pegbox.kernels.pack import Pack, Run, Shared
 
 LEAST = 8  # tokens that a branch of a pack saves: it costs some calls in every layer
 DEPTH = 8  # the most branches that grow from each other: where keys and values are held, each holds those before it
