@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from pegbox.data.records import Example
 from pegbox.kernels import attention
-from pegbox.models import batch, packing
+from pegbox.models import batch, outputs, packing
 from pegbox.models.batch import Batch, pack, pad
 from pegbox.models.load import has_dropout
 from pegbox.models.outputs import chosen_logits, learnt_logits, whole_text_logits
@@ -23,7 +23,7 @@ from tiny_models import WINDOW, examples, rows, tiny, tiny_classifier
 PACKED = ["llama", "qwen2", "mistral", "gpt2", "opt"]
 # soft capping; attention sinks; alibi; recurrent; convolutional; chunked; a window that its attention is not told of
 UNPACKED = ["gemma2", "gpt_oss", "bloom", "mamba", "lfm2", "llama4", "phimoe"]
-PACKED_ENCODERS = ["bert", "distilbert", "albert", "electra"]
+PACKED_ENCODERS = ["bert", "roberta", "distilbert", "albert", "electra"]
 LENGTHS = [9, 4, 13, 1, 6]
 
 
@@ -267,7 +267,7 @@ def test_packing_is_enabled_for_rows_shorter_than_the_window_that_attention_is_n
     assert check_packing_is_right(tiny("phimoe"), examples([2, 4, 3]))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "roberta"])
 def test_a_classifier_gets_in_a_pack_what_it_gets_alone(name: str) -> None:
     model = tiny_classifier(name, num_labels=3)
     model.config.pad_token_id = None  # a text may end in that token, and Transformers looks for it
@@ -297,6 +297,12 @@ def test_a_masked_language_model_packs_alike_or_not_at_all(name: str) -> None:
         torch.testing.assert_close(packed, wanted, rtol=0, atol=1e-9)
         assert not packing.shares_prefixes(model, given), "an encoder's beginning depends on what follows"
     assert (model.config._attn_implementation == attention.IMPLEMENTATION) == (name in PACKED_ENCODERS)
+
+
+def test_positions_that_begin_elsewhere_are_seen_by_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "_first_position", lambda base: 0)
+    assert not packing.enable_packing(masked("roberta"), examples(LENGTHS))
+    assert packing.enable_packing(masked("bert"), examples(LENGTHS))
 
 
 def test_nothing_is_shared_where_training_draws_noise() -> None:

@@ -93,7 +93,16 @@ def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 def _computed(base: nn.Module, batch: Batch) -> Any:
     """The base model's outputs, without keys and values for tokens to come where it would keep them."""
     kept = {"use_cache": False} if "use_cache" in inspect.signature(base.forward).parameters else {}
-    return base(**batch.inputs, **kept)
+    given = batch.inputs
+    if batch.layout is not None:
+        given["position_ids"] = given["position_ids"] + _first_position(base)
+    return base(**given, **kept)
+
+
+def _first_position(base: nn.Module) -> int:
+    """Where a model begins to count: RoBERTa and its like behind the position that stands for padding."""
+    embeddings: Any = getattr(base, "embeddings", None)
+    return embeddings.padding_idx + 1 if hasattr(embeddings, "create_position_ids_from_input_ids") else 0
 
 
 def whole_text_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
