@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,10 @@ from pegbox.runs.checkpoint import TrainState
 from pegbox.runs.folder import RECIPE, RunFolder
 from pegbox.runtime import ALONE, OutOfMemoryError, Ranks
 from pegbox.tasks import Task, task_of
-from pegbox.training import loop, memory
+from pegbox.training import loop
 from pegbox.training.job import Job, Judge
 from pegbox.training.plan import Given, Plan
-from pegbox.training.planning import make_plan
+from pegbox.training.planning import make_plan, take_up
 from pegbox.training.validation import LOSS, precision_gap
 
 log = logging.getLogger("pegbox")
@@ -97,25 +98,24 @@ def get_ready(recipe: Recipe, *, kernels: bool = True, planned: Plan | None = No
     with runtime.autocast(device, bf16):
         packed = kernels and enable_packing(model, data.train)
         share_prefix = packed and shares_prefixes(model, data.train)
+    given = Given(
+        model=model,
+        task=task,
+        train=data.train,
+        validation=data.validation,
+        settings=recipe.train,
+        seed=recipe.seed,
+        packed=packed,
+        share_prefix=share_prefix,
+        bf16=bf16,
+        ranks=ranks,
+    )
     if planned is not None and planned.packed == packed:
-        memory.take_over(model, planned)
+        take_up(given, planned)
         return Ready(recipe, source, task, data, model, planned, kernels)
     with step("the plan, by trying the longest rows"):
-        limit = models.max_length(source.path)
-        given = Given(
-            model=model,
-            task=task,
-            train=data.train,
-            validation=data.validation,
-            settings=recipe.train,
-            seed=recipe.seed,
-            packed=packed,
-            share_prefix=share_prefix,
-            bf16=bf16,
-            asking=rehearse(task, model, data, recipe, limit, bf16=bf16),
-            ranks=ranks,
-        )
-        return Ready(recipe, source, task, data, model, make_plan(given), kernels)
+        asking = rehearse(task, model, data, recipe, models.max_length(source.path), bf16=bf16)
+        return Ready(recipe, source, task, data, model, make_plan(replace(given, asking=asking)), kernels)
 
 
 def with_defaults(recipe: Recipe, task: Task, data: Prepared) -> Recipe:

@@ -87,6 +87,7 @@ OTHER: dict[str, Any] = {
     "train.batch_size": 3,
     "train.micro_batch_size": 2,
     "train.gradient_checkpointing": True,
+    "train.torch_compile": True,
     "train.loss": {"kind": "cross_entropy", "label_smoothing": 0.1, "class_weights": None},
     "train.learning_rate": 2e-4,
     "train.lr_scheduler_type": "linear",

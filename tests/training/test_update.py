@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -234,12 +235,18 @@ def test_the_same_shuffle_every_epoch_is_caught(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("tokens", [1, 20, 64, 10_000])
 @pytest.mark.parametrize("rows", [1, 3, 100])
-def test_a_cut_keeps_every_example_and_both_limits(tokens: int, rows: int) -> None:
-    parts = batching.cut(ROWS, tokens=tokens, rows=rows)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_cut_keeps_every_example_and_both_limits(tokens: int, rows: int, packed: bool) -> None:
+    shared = 2 if packed else 0
+    parts = batching.cut(ROWS, tokens=tokens, rows=rows, packed=packed, shared=shared)
     assert sorted(example.where for part in parts for example in part) == sorted(example.where for example in ROWS)
     for part in parts:
         assert len(part) <= rows
-        assert len(part) == 1 or max(map(len, part)) * len(part) <= tokens
+        computed = sum(len(one) - 2 for one in part) + 2 if packed else max(map(len, part)) * len(part)
+        assert len(part) == 1 or computed <= tokens
+    for part, following in pairwise(parts):
+        own = len(following[0]) - 2 if packed else len(part[0])
+        assert len(part) == rows or batching.tokens_of(part, packed=packed, shared=shared) + own > tokens
 
 
 # ---- the learning rate ----------------------------------------------------------------------------------------------

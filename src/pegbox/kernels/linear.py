@@ -17,10 +17,29 @@ import torch
 from torch import nn
 from torch.nn.functional import linear as plain_linear
 
+ONEDNN = torch.backends.mkldnn.is_available()
+
+# an operation of its own, so that torch.compile, which cannot build oneDNN's, takes it as it is
+_library = torch.library.Library("pegbox", "DEF")
+_library.define("product(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def _shape(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+_library.impl("product", _product, "CPU")
+_library.impl("product", _shape, "Meta")
+
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """`x` [..., in], `weight` [out, in] -> [..., out], by oneDNN."""
-    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    out: torch.Tensor = torch.ops.pegbox.product(x, weight, bias)
     return out
 
 
@@ -50,7 +69,7 @@ def applies(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and x.device.type == "cpu"
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and ONEDNN
     )
 
 

@@ -197,6 +197,9 @@ class Train(Frozen):
     gradient_checkpointing: AutoOrBool = Field(
         default="auto", description="compute layers once more on the way back; auto: where a row alone does not fit"
     )
+    torch_compile: AutoOrBool = Field(
+        default="auto", description="compile the layers; auto: on a GPU, where that is tried to be faster in a long run"
+    )
     loss: LossOrNone = Field(
         default=None, description="what is made small: the name of a loss, or ./my_loss.py:name; default: the task's"
     )

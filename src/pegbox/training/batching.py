@@ -43,17 +43,29 @@ def _order(examples: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(examples, generator=generator)
 
 
-def cut(examples: Sequence[Example], *, tokens: int, rows: int, shared: int = 0) -> list[list[Example]]:
+def tokens_of(examples: Sequence[Example], *, packed: bool, shared: int = 0) -> int:
+    """The tokens that a micro-batch of these computes: padded, each row is as long as the longest; packed, each is itself,
+    and `shared` tokens at the start of all are there once."""
+    if packed:
+        return shared + sum(len(example) - shared for example in examples)
+    return len(examples) * max(example.room for example in examples)
+
+
+def cut(
+    examples: Sequence[Example], *, tokens: int, rows: int, packed: bool = False, shared: int = 0
+) -> list[list[Example]]:
     """Sort an update's examples by length and cut them into micro-batches.
 
-    None has more than `rows` examples, nor more than `tokens` tokens (counting padding to its longest text) unless one
-    row alone has. `shared` tokens at the start of every row are stored once in a pack and counted once.
+    None has more than `rows` examples, nor more than `tokens` tokens (as `tokens_of` counts) unless one row alone has.
     """
     parts: list[list[Example]] = []
+    room = 0  # for tokens in the last part
     for example in sorted(examples, key=lambda example: example.room, reverse=True):
-        size = parts[-1][0].room - shared if parts else 0
-        if parts and len(parts[-1]) < rows and shared + size * (len(parts[-1]) + 1) <= tokens:
+        needed = len(example) - shared if packed else parts[-1][0].room if parts else 0
+        if parts and len(parts[-1]) < rows and needed <= room:
             parts[-1].append(example)
+            room -= needed
         else:
             parts.append([example])
+            room = tokens - tokens_of([example], packed=packed, shared=shared)
     return parts

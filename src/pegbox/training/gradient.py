@@ -42,7 +42,8 @@ class Gradient:
 
 def parts(plan: Plan, examples: Sequence[Example]) -> list[list[Example]]:
     """The examples cut into micro-batches, as the plan says."""
-    return cut(examples, tokens=plan.micro_batch_tokens, rows=plan.micro_batch_rows, shared=plan.shared)
+    limits = {"tokens": plan.micro_batch_tokens, "rows": plan.micro_batch_rows}
+    return cut(examples, **limits, packed=plan.packed, shared=plan.shared)
 
 
 def micro_batches(task: Task, plan: Plan, examples: Sequence[Example], step: int) -> Iterator[Batch]:

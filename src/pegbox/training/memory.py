@@ -1,7 +1,7 @@
 """Out of memory: compute less at once, and repeat the same update; and keep to the plan while there is enough.
 
 A failed attempt changed nothing: its gradients are dropped, its noise is drawn again from the update's own seed. From then on
-no micro-batch is larger than half the rows of the largest, which changes no result but by the order of sums; where single rows
+no micro-batch is larger than half of the largest, which changes no result but by the order of sums; where single rows
 do not fit, their layers are computed once more on the way back. A run that resumes this one goes on so, too.
 
 On a CPU freed blocks stay with the process, for the next update (`runtime.tune_allocator`). Between blocks of many sizes holes
@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,7 @@ from pegbox.errors import TrainingError, first_line
 from pegbox.models.recomputation import may_recompute, recompute
 from pegbox.runs.checkpoint import TrainState, trainable
 from pegbox.runtime import OutOfMemoryError
+from pegbox.training.batching import tokens_of
 from pegbox.training.gradient import parts
 from pegbox.training.job import Job
 from pegbox.training.plan import Plan
@@ -102,22 +104,22 @@ def _lighter(job: Job, examples: Sequence[Example], said: str) -> Job:
     alone = all(len(part) == 1 for rank in range(world) for part in parts(plan, examples[rank::world]))
     may = job.settings.gradient_checkpointing == "auto" and not plan.gradient_checkpointing and may_recompute(job.model)
     shortest = min(examples, key=lambda example: example.room)
-    if alone and may and probe.recomputes_alike(probe.piece([shortest], plan)):
+    if alone and may and probe.is_alike(probe.piece([shortest], plan), partial(recompute, job.model)):
         return replace(job, plan=replace(plan, gradient_checkpointing=True))
     return _halved(job, examples, said)
 
 
 def _halved(job: Job, examples: Sequence[Example], said: str) -> Job:
-    """The job with at most as many tokens at once as half the rows of its largest micro-batch of several rows."""
+    """The job with half as many tokens at once as its largest micro-batch of several rows has."""
     world, plan = job.ranks.world, job.plan
     cuts = [part for rank in range(world) for part in parts(plan, examples[rank::world])]
-    # as `batching.cut` counts
-    several = [(max(one.room for one in part) - plan.shared, len(part)) for part in cuts if len(part) > 1]
+    several = [part for part in cuts if len(part) > 1]
     if not several:
         longest = max(map(len, examples))
         cure = (
             "shorten rows (data.max_length with data.truncation), take a smaller model or method: lora, or quantize it"
         )
         raise TrainingError(f"out of memory for one row of at most {longest} tokens alone: {said}", cure=cure)
-    size, rows = max(several, key=lambda part: part[0] * part[1])
-    return replace(job, plan=replace(plan, micro_batch_tokens=plan.shared + size * (rows // 2)))
+    size = partial(tokens_of, packed=plan.packed, shared=plan.shared)
+    largest = max(several, key=size)
+    return replace(job, plan=replace(plan, micro_batch_tokens=max(size(largest[:1]), size(largest) // 2)))

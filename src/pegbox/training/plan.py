@@ -65,6 +65,7 @@ class Plan:
     available_memory: int
     seconds: float
     gradient_checkpointing: bool = False
+    torch_compile: bool = False
     peaks: Mapping[str, int] = field(default_factory=dict)
     probe_seconds: float = 0.0
 
@@ -84,6 +85,7 @@ class Plan:
         form = "packed" if self.packed else "padded"
         prefix = f", {self.prefix} shared prefix tokens computed once" if self.share_prefix and self.prefix else ""
         again = ", layers recomputed on the way back" if self.gradient_checkpointing else ""
+        again += ", layers compiled" if self.torch_compile else ""
         return (
             f"{self.updates} updates; {self.trainable_parameters:,} of {self.parameters:,} parameters learn "
             f"({share:.2f} %); up to {self.micro_batch_tokens} tokens at once, {form}{prefix}{again}; about "

@@ -8,7 +8,7 @@ straight line, whose second point is the shortest row. Where memory is scarce, r
 none of which the line says that it will not fit.
 
 First fewer tokens are computed at once; where one row alone does not fit, its layers are recomputed on the way back. How long it
-takes: `timing`.
+takes: `timing`. Where that is long enough for a GPU, its layers are tried compiled, too, and stay so where that is faster.
 """
 
 from __future__ import annotations
@@ -16,31 +16,45 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+
+import torch
 
 from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.data.sizes import shared_beginning, sizes_of
 from pegbox.errors import RecipeError, TrainingError
+from pegbox.models.compilation import compile_layers, may_compile
 from pegbox.models.quantization import count
 from pegbox.models.recomputation import may_recompute, recompute
 from pegbox.runs.checkpoint import trainable
 from pegbox.runtime import OutOfMemoryError
-from pegbox.training.batching import rows_of_update, total_updates
+from pegbox.training.batching import rows_of_update, tokens_of, total_updates
 from pegbox.training.gradient import parts
 from pegbox.training.measured import Cost, dearest, measure
+from pegbox.training.memory import take_over
 from pegbox.training.plan import Asking, Given, Plan
 from pegbox.training.probe import Line, Piece, Probe, Tried, kept_of_a_token, some_of
 from pegbox.training.timing import seconds_of
 
-MOST_TOKENS = 2048  # twice as many gain nothing and hold twice as much (docs/log.md)
+# tokens at once. On a CPU twice as many gain 3 % and hold 0.7 GB more (docs/log.md); a GPU has to be kept busy
+MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
 MARGIN = 0.9  # of the memory that is there is planned with
 HOLES = 1.05  # the heap of a CPU over what was tried, until it is swept (`memory`)
 HOLES_ASKING = 1.5  # the same in the evaluation, where rows that are answered leave the batch
 LATER = 60 << 20  # bytes of the libraries that only the evaluation and the report load
 LOOKED_AT = 512  # updates whose sizes are compared
 ROWS_LOOKED_AT = 64  # rows of growing length
+WORTH_COMPILING = 1800  # seconds of training from which a minute of trying may pay back
+COMPILES = frozenset(
+    {"cuda"}
+)  # where it may: on a CPU, whose products are oneDNN's as before, nothing was gained (docs/log.md)
 LOSS = "loss"
+
+
+def most_tokens(device: torch.device) -> int:
+    """How many tokens are computed at once where memory has room for them."""
+    return MOST_TOKENS.get(device.type, MOST_TOKENS["cpu"])
 
 
 def make_plan(given: Given) -> Plan:
@@ -54,6 +68,19 @@ def make_plan(given: Given) -> Plan:
     return replace(found, probe_seconds=time.perf_counter() - began)
 
 
+def take_up(given: Given, plan: Plan) -> None:
+    """Let the model compute as it was planned, for a run that goes on. Raises TrainingError where it no longer can."""
+    take_over(given.model, plan)
+    if plan.torch_compile and not compile_alike(_probe(given), plan, shortest_of(given.train)):
+        what = "the layers were compiled when the run began, and cannot be on this machine"
+        cure = "set train.torch_compile to false in the run's recipe.yaml and go on with --accept-change train.torch_compile"
+        raise TrainingError(what, cure=cure)
+
+
+def _probe(given: Given) -> Probe:
+    return Probe(given.model, given.task, given.seed, given.bf16, given.ranks)
+
+
 class _Planning:
     """A plan in the making: the draft so far, and what was tried, by the tokens of the largest batch."""
 
@@ -63,8 +90,8 @@ class _Planning:
         runtime.release_memory()
         self.held = runtime.held_memory(self.device)
         available = given.ranks.least(self.held + runtime.available_memory(self.device))
-        self.draft = _counted(given, loaded, available, max(self.longest.room, MOST_TOKENS))
-        self.probe = Probe(given.model, given.task, given.seed, given.bf16, given.ranks)
+        self.draft = _counted(given, loaded, available, max(self.longest.room, most_tokens(self.device)))
+        self.probe = _probe(given)
         self.gradients = 4 * self.draft.trainable_parameters
         self.tried = dict[int, Tried]()
 
@@ -72,11 +99,12 @@ class _Planning:
         """The plan, whole."""
         self._recompute_as_asked()
         self._try_shortest()
-        fitting = self._fit()
+        fitting = self._compiled(self._fit())
         peaks = {**self.draft.peaks, **self._peaks(fitting.cost)}
-        alone = self.tried[min(self.tried)]
-        seconds = seconds_of(self.draft, self.probe, self.given, alone, fitting, self.cuts)
-        return replace(self.draft, peaks=peaks, memory=max(peaks.values()), seconds=seconds)
+        return replace(self.draft, peaks=peaks, memory=max(peaks.values()), seconds=self._seconds(fitting))
+
+    def _seconds(self, fitting: Tried) -> float:
+        return seconds_of(self.draft, self.probe, self.given, self.tried[min(self.tried)], fitting, self.cuts)
 
     # ---- the run's rows ----------------------------------------------------------------------------------------------
 
@@ -87,6 +115,11 @@ class _Planning:
         order = sorted(range(len(rooms)), key=rooms.__getitem__)
         places = [*some_of(len(order), ROWS_LOOKED_AT), len(order) - 1]
         return [self.given.train[order[place]] for place in dict.fromkeys(places)]
+
+    @cached_property
+    def shortest(self) -> Example:
+        """The example that takes least room."""
+        return shortest_of(self.given.train)
 
     @property
     def longest(self) -> Example:
@@ -100,8 +133,8 @@ class _Planning:
         return sorted(parts(self.draft, mine), key=self._size, reverse=True)
 
     def _size(self, part: Sequence[Example]) -> int:
-        """The tokens of a micro-batch, as far as they are known before it is made: no prefix is shared yet."""
-        return sum(map(len, part)) if self.draft.packed else len(part) * max(example.room for example in part)
+        """The tokens of a micro-batch, as far as they are known before it is made: what only some share is not."""
+        return tokens_of(part, packed=self.draft.packed, shared=self.draft.shared)
 
     def _dearest(self) -> list[Piece]:
         """The largest micro-batch of the updates to come, behind the next largest of its update, whose gradients stay."""
@@ -119,16 +152,18 @@ class _Planning:
 
     def _recompute(self) -> bool:
         """Let layers be recomputed, where that is the same maths; what was tried before counts no longer."""
-        shortest = self.probe.piece(self.by_room[:1], self.draft)
-        if not may_recompute(self.given.model) or not self.probe.recomputes_alike(shortest):
+        shortest = self.probe.piece([self.shortest], self.draft)
+        if not may_recompute(self.given.model) or not self.probe.is_alike(
+            shortest, partial(recompute, self.given.model)
+        ):
             return False
         self.draft, self.tried = replace(self.draft, gradient_checkpointing=True), {}
         return True
 
-    def _try(self, pieces: Sequence[Piece]) -> Tried | None:
+    def _try(self, pieces: Sequence[Piece], *, times: int = 1) -> Tried | None:
         """What the pieces cost; None where memory ran out: so much is not there, then."""
         try:
-            found = Tried(pieces, self.probe.update(pieces))
+            found = Tried(pieces, self.probe.update(pieces, times))
         except OutOfMemoryError:
             runtime.release_memory()
             there = self.draft.available_memory
@@ -139,8 +174,8 @@ class _Planning:
         return found
 
     def _try_shortest(self) -> None:
-        shortest = self.probe.piece(self.by_room[:1], self.draft)
-        if self._try([shortest]) is None:
+        shortest = self.probe.piece([self.shortest], self.draft)
+        if self._try([shortest], times=2) is None:  # the first time the libraries make their code ready
             self._lower(shortest)
 
     def _fit(self) -> Tried:
@@ -203,6 +238,30 @@ class _Planning:
         )
         raise TrainingError(f"out of memory before training: {what}", cure=cure)
 
+    # ---- compiled ----------------------------------------------------------------------------------------------------
+
+    def _compiled(self, plain: Tried) -> Tried:
+        """What the dearest update costs with the layers compiled, where that is asked for or pays back; else as it was."""
+        asked = self.given.settings.torch_compile
+        if asked is False or (asked == "auto" and not self._worth_compiling(plain)):
+            return plain
+        before = self.draft, self.tried
+        self.draft, self.tried = replace(self.draft, torch_compile=True), {}
+        if compile_alike(self.probe, self.draft, self.shortest):
+            self._try_shortest()
+            found = self._try(plain.pieces)
+            if found and (asked is True or found.cost.seconds < plain.cost.seconds):
+                return found
+        if asked is True:
+            what = "the layers of this model cannot be compiled on this machine, or not to the same numbers"
+            raise RecipeError(what, where="train.torch_compile", cure="leave it at auto")
+        compile_layers(self.given.model, False)
+        self.draft, self.tried = before
+        return plain
+
+    def _worth_compiling(self, plain: Tried) -> bool:
+        return self.device.type in COMPILES and self._seconds(plain) >= WORTH_COMPILING
+
     # ---- what the process will hold ----------------------------------------------------------------------------------
 
     def _peaks(self, cost: Cost) -> dict[str, int]:
@@ -229,6 +288,18 @@ class _Planning:
 
     def _measured(self, asking: Asking, rows: int) -> int:
         return dearest(self.given.ranks, measure(self.device, lambda: asking.ask(rows))).memory
+
+
+def compile_alike(probe: Probe, plan: Plan, shortest: Example) -> bool:
+    """Compile the layers, where they then compute the same. The first batch that they see is always the same one: how
+    sums are cut may follow its size, and a run that goes on must cut them as it did."""
+    piece = probe.piece([shortest], plan)
+    return may_compile(probe.model) and probe.is_alike(piece, partial(compile_layers, probe.model))
+
+
+def shortest_of(examples: Sequence[Example]) -> Example:
+    """The example that takes the least room, the first of such."""
+    return examples[int(sizes_of(examples).room.argmin())]
 
 
 def _counted(given: Given, loaded: int, available: int, tokens: int) -> Plan:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +27,13 @@ from pegbox.data.records import Example
 from pegbox.models.batch import Batch
 from pegbox.models.heads import output_layer
 from pegbox.models.quantization import count
-from pegbox.models.recomputation import recompute
 from pegbox.runs.checkpoint import trainable
 from pegbox.runtime import OutOfMemoryError, Ranks
 from pegbox.tasks import Task
 from pegbox.training.measured import Cost, dearest, measure
 from pegbox.training.plan import Plan
 
-# how far gradients with and without recomputation may be apart, as a share of their length: in float32 and in bfloat16
+# how far gradients computed in two ways may be apart, as a share of their length: in float32 and in bfloat16
 ALIKE = {False: 1e-4, True: 3e-2}
 
 
@@ -156,12 +155,15 @@ class Probe:
         drawn = [self.task.drawn(example, 0) for example in examples]
         return Piece(drawn, self.task.collate(drawn, packed=plan.packed, share_prefix=plan.share_prefix))
 
-    def update(self, pieces: Sequence[Piece]) -> Cost:
-        """What the pieces of one update cost, on the rank where they cost most. Raises OutOfMemoryError, on all ranks."""
+    def update(self, pieces: Sequence[Piece], times: int) -> Cost:
+        """What the pieces of one update cost, on the rank where they cost most; tried so many `times`, and timed the last.
+
+        Raises OutOfMemoryError, on all ranks.
+        """
 
         def tried() -> Cost:
             with untouched(self.model):
-                return measure(self.model.device, lambda: self.gradient(pieces), times=2)
+                return measure(self.model.device, lambda: self.gradient(pieces), times=times)
 
         return dearest(self.ranks, self.ranks.attempt(tried))
 
@@ -174,21 +176,24 @@ class Probe:
         with torch.enable_grad(), runtime.autocast(device, self.bf16):  # whoever asks may have it off
             self.task.update_loss(self.model, [piece.batch.to(device) for piece in pieces], _backward)
 
-    def recomputes_alike(self, piece: Piece) -> bool:
-        """Switch recomputation on; whether the gradient is what it was. Where it is not, or memory ran out, it is off again."""
+    def is_alike(self, piece: Piece, switch: Callable[[bool], None]) -> bool:
+        """Switch on another way to compute; whether the gradient is what it was.
+
+        Where it is not, where the model cannot or memory ran out, it is off again.
+        """
         try:
-            alike = self.ranks.attempt(lambda: self._is_alike(piece))
+            alike = self.ranks.attempt(lambda: self._is_alike(piece, switch))
         except OutOfMemoryError:
             alike = False
         if self.ranks.sum(float(not alike))[0]:
-            recompute(self.model, False)
+            switch(False)
             return False
         return True
 
-    def _is_alike(self, piece: Piece) -> bool:
+    def _is_alike(self, piece: Piece, switch: Callable[[bool], None]) -> bool:
         plain = self._gradients([piece])
-        recompute(self.model, True)
         try:
+            switch(True)
             again = self._gradients([piece])
         except (TypeError, ValueError, RuntimeError) as error:  # layers that hand on to each other what is not kept
             if runtime.is_out_of_memory(error):
