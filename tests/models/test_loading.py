@@ -88,7 +88,10 @@ def test_the_receipt_is_told_which_kernels_compute(tmp_path: Path) -> None:
     model = load_model(folder, "causal_lm")
     assert load.kernels_of(model)["linear"] == ("onednn" if torch.backends.mkldnn.is_available() else "plain")
     assert enable_packing(model, examples([9, 5]))
-    assert load.kernels_of(model)["attention"] == "packed"
+    assert load.kernels_of(model)["attention"] == "packed" and "dropout" not in load.kernels_of(model)
+    noisy = saved(tiny("gpt2", resid_pdrop=0.1), tmp_path / "noisy")
+    assert load.kernels_of(load_model(noisy, "causal_lm"))["dropout"] == "16 bits"
+    assert "dropout" not in load.kernels_of(load_model(noisy, "causal_lm", kernels=False))
 
 
 def check_nothing_is_random(folder: Path, head: str, labels: tuple[str, ...] = ()) -> None:

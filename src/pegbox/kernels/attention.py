@@ -1,9 +1,10 @@
 """Attention over examples packed into one sequence (`pack`), and how a Transformers model comes to compute it.
 
-Three forms compute the same:
+Four forms compute the same:
 
 - `pack.block_mask`, dense: bool [T, T] under plain attention, which costs T^2. What the others are tested against.
 - `_joined`: each run of segments as rows [n, S] of its own with the keys before it, by torch's attention and autograd. Any device.
+- `noisy_attention`: the same runs under dropout on a CPU, forward and backward by hand.
 - `flash.merged_attention`: no mask, no padding, no key copied. Where the device can, and nothing else is asked.
 
 It enters a Transformers model through the attention interface (no patching): `attn_implementation="pegbox"`. Without a
@@ -24,7 +25,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from pegbox.kernels import noise
 from pegbox.kernels.flash import merged_attention, merges
+from pegbox.kernels.noisy_attention import noisy_attention
 from pegbox.kernels.pack import Pack, Run, Shared, repeated, rows_of
 
 IMPLEMENTATION = "pegbox"
@@ -55,6 +58,8 @@ def packed_attention(
     window = window if window is not None and window < pack.longest else None
     if merges(q) and window is None and dropout == 0:
         return merged_attention(q, k, v, pack, causal, scale)[None]
+    if noise.applies(q, dropout) and window is None and not pack.shared:
+        return noisy_attention(q, k, v, pack, causal, scale, dropout)[None]
     return _joined(q, k, v, pack, causal, scale, window, dropout)[None]
 
 

@@ -37,7 +37,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pegbox.errors import RecipeError
-from pegbox.kernels import linear
+from pegbox.kernels import linear, noise
 from pegbox.kernels.attention import IMPLEMENTATION
 from pegbox.models import new_tokens
 from pegbox.models import quantization as bits
@@ -160,6 +160,7 @@ def load_model(
         new_tokens.grow(model, load_tokenizer(folder), load_tokenizer(folder, add_tokens), apart=apart)
     if kernels:
         linear.install(model)
+        noise.install(model)
     model.to(device)  # type: ignore[arg-type]  # its decorator hides what it takes
     model.train(False)
     return model
@@ -167,16 +168,17 @@ def load_model(
 
 def kernels_of(model: PreTrainedModel, *, bf16: bool = False) -> dict[str, str]:
     """Which form of each operation the model computes by, in bfloat16 or float32, for the receipt."""
-    attention = model.config._attn_implementation
-    fast = (
-        any(isinstance(module, linear.FastLinear) for module in model.modules())
-        and model.device.type == "cpu"
-        and not bf16
-    )
-    return {
+    attention, on_cpu = model.config._attn_implementation, model.device.type == "cpu"
+    fast = on_cpu and not bf16 and linear.ONEDNN and _has(model, linear.FastLinear)
+    found = {
         "attention": "packed" if attention == IMPLEMENTATION else str(attention),
-        "linear": "onednn" if fast and torch.backends.mkldnn.is_available() else "plain",
+        "linear": "onednn" if fast else "plain",
     }
+    return found | {"dropout": "16 bits"} if on_cpu and _has(model, noise.FastDropout) else found
+
+
+def _has(model: PreTrainedModel, kind: type[nn.Module]) -> bool:
+    return any(isinstance(module, kind) for module in model.modules())
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
