@@ -67,6 +67,19 @@ def test_packs_of_one_and_of_twins_are_alone_too() -> None:
         check_pack_is_alone(model, given, share_prefix=True, atol=1e-10)
 
 
+@pytest.mark.parametrize("multiple", [1, 2, 32])
+@pytest.mark.parametrize("name", ["mistral", "gpt2"])
+def test_what_fills_a_pack_changes_nothing(name: str, multiple: int) -> None:
+    model, given = packable(name, torch.float64), examples(LENGTHS, prefix=3)
+    filled = pack(given, share_prefix=True, multiple=multiple)
+    bare = pack(given, share_prefix=True)
+    assert filled.input_ids.shape[1] % multiple == 0 <= filled.input_ids.shape[1] - bare.input_ids.shape[1] < multiple
+    with torch.no_grad():
+        torch.testing.assert_close(learnt_logits(model, filled), learnt_logits(model, bare), rtol=0, atol=1e-12)
+    for name in ("places", "targets", "weights", "starts", "ends"):
+        assert torch.equal(getattr(filled, name), getattr(bare, name))
+
+
 def causal_over_the_pack(query: Any, key: Any, value: Any, pack: Any, *, scale: Any, **asked: Any) -> Any:
     """Bug: one causal sequence, so that an example sees those before it."""
     key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for t in (key, value))

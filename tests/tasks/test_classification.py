@@ -203,9 +203,9 @@ def test_a_pack_has_the_outputs_and_gradient_of_its_rows_alone(task: Classificat
     check_packs_are_rows_alone(task, name, pad)
 
 
-def ends_of_the_next(examples: Sequence[Example], *, share_prefix: bool) -> Batch:
+def ends_of_the_next(examples: Sequence[Example], **asked: Any) -> Batch:
     """Bug: every row is pooled one token too far, at the first of the next row."""
-    batch = RIGHT_PACK(examples, share_prefix=share_prefix)
+    batch = RIGHT_PACK(examples, **asked)
     return replace(batch, ends=(batch.ends + 1).clamp(max=batch.input_ids.numel() - 1))
 
 

@@ -325,12 +325,15 @@ def test_freed_pages_are_given_back_beyond_the_plan_and_not_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, swept = make_job(tmp_path), list[int]()
-    job = replace(job, plan=replace(job.plan, peaks={"training": 100}))
+    planned, slack = 1 << 30, memory.SLACK
     monkeypatch.setattr(runtime, "trim_memory", lambda: swept.append(1))
-    for held in (90, 100, 101):
-        monkeypatch.setattr(runtime, "held_memory", lambda device, held=held: held)
-        memory.fitting(job, TrainState(), lambda: ROWS, lambda job: None)
-        assert len(swept) == (held > 100)
+    for there, most in ((1 << 40, planned + slack), (room := int(1.1 * planned), int(0.95 * room)), (1, planned)):
+        plan = replace(job.plan, peaks={"training": planned}, available_memory=there)
+        for held in (planned, most, most + 1):
+            swept.clear()
+            monkeypatch.setattr(runtime, "held_memory", lambda device, held=held: held)
+            memory.fitting(replace(job, plan=plan), TrainState(), lambda: ROWS, lambda job: None)
+            assert len(swept) == (held > most)
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from pegbox import runtime
 from pegbox.data.records import Example
 from pegbox.errors import first_line
-from pegbox.kernels.pack import Pack
+from pegbox.kernels.pack import Pack, Run
 from pegbox.models.prefix_tree import lay_out
 
 log = logging.getLogger("pegbox")
@@ -100,9 +100,14 @@ def pad(examples: Sequence[Example], pad_id: int) -> Batch:
     )
 
 
-def pack(examples: Sequence[Example], *, share_prefix: bool) -> Batch:
-    """All examples in one row without padding; with `share_prefix` what several of them begin with stands there once."""
+def pack(examples: Sequence[Example], *, share_prefix: bool, multiple: int = 1) -> Batch:
+    """All examples in one row without padding; with `share_prefix` what several of them begin with stands there once.
+
+    Behind them stand as many tokens of no example as make T a `multiple`.
+    """
     laid = lay_out([example.input_ids for example in examples], share=share_prefix)
+    if filling := -len(laid.ids) % multiple:
+        laid.runs.append(Run(laid.add([0] * filling, []), 1, filling))
     layout, types = laid.pack, torch.zeros(1, len(laid.ids), dtype=torch.long)
     for example, places in zip(examples, laid.places, strict=True):
         if example.token_type_ids:

@@ -29,6 +29,8 @@ from pegbox.tasks import losses
 from pegbox.tasks.asked import Asked
 
 Advance = Callable[[int], None]
+# a pack's length is a multiple of this: oneDNN makes and keeps code for each length that it meets (docs/log.md)
+PACKED_TO = 32
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Task(ABC):
     def collate(self, examples: Sequence[Example], *, packed: bool, share_prefix: bool) -> Batch:
         """The examples of one micro-batch as tensors: packed into one sequence where the model can, else padded."""
         if packed:
-            return pack(examples, share_prefix=share_prefix)
+            return pack(examples, share_prefix=share_prefix, multiple=PACKED_TO)
         return pad(examples, int(self.renderer.tokenizer.pad_token_id))
 
     def drawn(self, example: Example, step: int) -> Example:
