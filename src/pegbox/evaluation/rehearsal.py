@@ -18,9 +18,10 @@ from pegbox.recipe import Recipe
 from pegbox.tasks import Task
 from pegbox.training.plan import Asking
 
-AT_ONCE = 64  # rows that the tasks ask in one batch
+AT_ONCE = 64  # rows that the tasks ask in one batch, but for texts that are read, one by one
 FEW = 4  # rows that are asked here, at most
 WORDS = 2  # tokens of an answer here
+READ = 2048  # tokens of a text and of those before it, where texts are read and nothing is written: these take little
 LOOKED_AT = 5000  # rows of train among which examples for the prompt are looked for here
 
 
@@ -31,7 +32,8 @@ def rehearse(task: Task, model: PreTrainedModel, data: Prepared, recipe: Recipe,
     train, lengths = data.splits.train, sizes_of(data.train).tokens.tolist()
     longest = sorted(range(len(train)), key=lengths.__getitem__, reverse=True)[:FEW]
     rows = [train[index] for index in longest]
-    shots = _shots(task, data, rows, recipe, limit - tokens)
+    room = limit - tokens if task.writes else min(limit - tokens, READ)
+    shots = _shots(task, data, rows, recipe, room)
     words = min(WORDS, tokens)
 
     def ask(count: int) -> None:
@@ -42,9 +44,9 @@ def rehearse(task: Task, model: PreTrainedModel, data: Prepared, recipe: Recipe,
         model.train(was_training)
 
     read = max(task.prompt_length(row, shots) for row in rows)
-    writes = task.head in ("causal_lm", "seq2seq")
-    stretch = (read + tokens) / (read + words) if writes else 1.0
-    most = min(AT_ONCE, len(data.splits.test), recipe.evaluate.max_rows)
+    stretch = (read + tokens) / (read + words) if task.writes else 1.0
+    alone = task.head == "causal_lm" and not task.writes
+    most = min(1 if alone else AT_ONCE, len(data.splits.test), recipe.evaluate.max_rows)
     return Asking(max(1, most), ask, stretch)
 
 

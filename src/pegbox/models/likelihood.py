@@ -1,4 +1,4 @@
-"""How likely a causal language model is to go on from a prompt with each of some answers.
+"""How likely a causal language model is to go on from a prompt with each of some answers, or with a text of its own.
 
     l(answer) = sum over t of log p(answer_t | prompt, answer_<t)
 
@@ -14,6 +14,7 @@ vocabulary.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -29,21 +30,42 @@ from pegbox.models.waiting import Waiting
 PROMPTS_AT_ONCE = 32
 ANSWERS_AT_ONCE = 128
 KEYS_AT_ONCE = 2**15  # the most tokens of all rows of a batch, those of the prompt in every row
+LOGITS_AT_ONCE = 2**26  # the most logits
+
+Advance = Callable[[int], None]
+Answers = Sequence[Sequence[int]]
 
 
-@torch.inference_mode()
 def log_likelihoods(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
-    advance: Callable[[int], None] = lambda rows: None,
+    advance: Advance = lambda rows: None,
 ) -> NDArray[np.float64]:
     """float64 [prompts, answers], in nats. Prompts and answers are token ids and not empty; the model is in eval mode."""
-    assert not model.training and all(prompts) and all(answers)
-    found = np.empty((len(prompts), len(answers)))
+    return np.stack([np.empty(len(answers)), *_of_each(model, prompts, [answers] * len(prompts), advance)])[1:]
+
+
+def text_log_likelihoods(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    advance: Advance = lambda rows: None,
+) -> NDArray[np.float64]:
+    """float64 [n], in nats: of each text behind the prompt of its own."""
+    return np.array([found.item() for found in _of_each(model, prompts, [[text] for text in texts], advance)])
+
+
+@torch.inference_mode()
+def _of_each(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Answers], advance: Advance
+) -> list[NDArray[np.float64]]:
+    """Of each prompt, float64 [its answers]."""
+    assert not model.training and all(prompts) and all(map(all, answers))
+    found = [np.empty(0)] * len(prompts)
     if not batches(model):
-        for row, prompt in zip(found, prompts, strict=True):
-            row[:] = list(_whole(model, prompt, answers))
+        for index, (prompt, own) in enumerate(zip(prompts, answers, strict=True)):
+            found[index] = np.array(list(_whole(model, prompt, own)))
             advance(1)
         return found
     waiting = Waiting(model, [Row(list(prompt), index) for index, prompt in enumerate(prompts)])
@@ -54,7 +76,8 @@ def log_likelihoods(
             try:
                 group = waiting.next(rows.slots)
                 first = rows.join(group).log_softmax(-1)
-                found[[row.index for row in group]] = _behind(rows, first, answers)
+                for row, its in zip(group, _behind(rows, first, [answers[row.index] for row in group]), strict=True):
+                    found[row.index] = its
             except Exception as error:
                 most = half(error, rows.asked)
             else:
@@ -63,27 +86,32 @@ def log_likelihoods(
     return found
 
 
-def _behind(rows: Rows, first: torch.Tensor, answers: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-    """float64 [n, answers] behind rows that were read, whose next tokens have log-probabilities `first` [n, V]."""
-    found: NDArray[np.float64] = first[:, [answer[0] for answer in answers]].double().cpu().numpy()
-    pairs = [(row, index) for index, answer in enumerate(answers) if len(answer) > 1 for row in range(len(first))]
-    pairs.sort(key=lambda pair: len(answers[pair[1]]))
+def _behind(rows: Rows, first: torch.Tensor, answers: Sequence[Answers]) -> list[NDArray[np.float64]]:
+    """Of each row that was read, float64 [its answers]; its next token has the log-probabilities `first` [n, V]."""
+    found = [
+        step[[answer[0] for answer in own]].double().cpu().numpy() for step, own in zip(first, answers, strict=True)
+    ]
+    pairs = [(row, index) for row, own in enumerate(answers) for index, answer in enumerate(own) if len(answer) > 1]
+    pairs.sort(key=lambda pair: len(answers[pair[0]][pair[1]]))
     while pairs:
-        part = _part(pairs, answers, rows.end - rows.start)
-        steps = rows.beside([row for row, _ in part], [answers[index][:-1] for _, index in part]).log_softmax(-1)
-        for (row, index), step in zip(part, steps, strict=True):
-            found[row, index] += _sum(step, answers[index][1:])
-        pairs = pairs[len(part) :]
+        part = _part([len(answers[row][index]) for row, index in pairs], rows.end - rows.start, first.shape[-1])
+        continued = [answers[row][index] for row, index in pairs[:part]]
+        steps = rows.beside([row for row, _ in pairs[:part]], [answer[:-1] for answer in continued]).log_softmax(-1)
+        for (row, index), step, answer in zip(pairs, steps, continued, strict=False):
+            found[row][index] += _sum(step, answer[1:])
+        pairs = pairs[part:]
     return found
 
 
-def _part(
-    pairs: Sequence[tuple[int, int]], answers: Sequence[Sequence[int]], columns: int
-) -> Sequence[tuple[int, int]]:
-    """The first pairs of row and answer, of like length, so that little is padded, as many as memory asks for."""
-    most = max(1, min(ANSWERS_AT_ONCE, KEYS_AT_ONCE // columns))
-    longest = len(answers[pairs[0][1]]) * 3 // 2
-    return [pair for pair in pairs[:most] if len(answers[pair[1]]) <= longest]
+def _part(lengths: Sequence[int], columns: int, vocabulary: int) -> int:
+    """How many of the next answers, of these ascending lengths, are computed at once: of like length, so that little is
+    padded, and as many as memory asks for."""
+    most, longest = min(ANSWERS_AT_ONCE, KEYS_AT_ONCE // columns), lengths[0] * 3 // 2
+    fitting = itertools.takewhile(
+        lambda length: length[1] <= longest and length[0] * length[1] * vocabulary <= LOGITS_AT_ONCE,
+        enumerate(lengths[: max(1, most)], start=1),
+    )
+    return max(1, len(list(fitting)))
 
 
 def _whole(model: PreTrainedModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Iterator[float]:

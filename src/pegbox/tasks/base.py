@@ -91,6 +91,11 @@ class Task(ABC):
         return self.recipe.train.loss or FITTING[self.kind][0]()
 
     @property
+    def writes(self) -> bool:
+        """Whether an answer is written, token by token."""
+        return self.head in ("causal_lm", "seq2seq")
+
+    @property
     def zero_shot(self) -> bool:
         """Whether the untouched model can be asked, with and without examples."""
         return True

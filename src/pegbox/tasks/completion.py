@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from pegbox.data.records import Example, PlainText, PromptCompletion, Record
 from pegbox.errors import DataError
+from pegbox.models.likelihood import text_log_likelihoods
 from pegbox.tasks.base import Advance, Predictions
 from pegbox.tasks.language import LanguageTask
-from pegbox.tasks.likelihoods import likelihood, unigram
+from pegbox.tasks.likelihoods import unigram
 
 SEPARATOR = "\n\n"
 
@@ -34,6 +34,11 @@ class Completion(LanguageTask):
             odd = next(r for r in records if type(r.content) is not type(records[0].content))
             raise DataError("rows of plain text and rows of prompt/completion are mixed", where=odd.where)
         self.restore({"plain": forms == {PlainText}})
+
+    @property
+    def writes(self) -> bool:
+        """Plain text is read."""
+        return not self.plain
 
     def state(self) -> dict[str, Any]:
         """Which form the rows have."""
@@ -90,14 +95,11 @@ class Completion(LanguageTask):
         """Greedy completions; for plain text `{"nll": nats, "tokens": n}` of each text."""
         if not self.plain:
             return super().predict(model, records, shots=shots, max_new_tokens=max_new_tokens, advance=advance)
-        answers = []
-        with torch.inference_mode():
-            for record in records:
-                example = self._behind(self.encode(record), shots)
-                batch = self.collate([example], packed=False, share_prefix=False).to(model.device)
-                logits, targets, _ = self.scored(model, batch)
-                answers.append(likelihood(logits, targets))
-                advance(1)
+        examples = [self._behind(self.encode(record), shots) for record in records]
+        parted = [_parted(example) for example in examples]
+        prompts, texts = [prompt for prompt, _ in parted], [text for _, text in parted]
+        found = text_log_likelihoods(model, prompts, texts, advance)
+        answers = ({"nll": -float(one), "tokens": len(text)} for one, text in zip(found, texts, strict=True))
         return Predictions(tuple(answers))
 
     def _behind(self, example: Example, shots: Sequence[Record]) -> Example:
@@ -120,6 +122,12 @@ class Completion(LanguageTask):
             learnt.append([token for token, weight in weighed if weight > 0])
         seen = (self.encode(record).input_ids for record in train)
         return Predictions(unigram(seen, learnt, len(self.renderer.tokenizer)))
+
+
+def _parted(example: Example) -> tuple[Sequence[int], Sequence[int]]:
+    """What stands before the scored tokens, and these; nothing predicts a first token."""
+    opening = next(place for place, weight in enumerate(example.loss_weights[1:], start=1) if weight > 0)
+    return example.input_ids[:opening], example.input_ids[opening:]
 
 
 def _prompted(record: Record) -> PromptCompletion:

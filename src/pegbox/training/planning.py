@@ -44,6 +44,7 @@ MARGIN = 0.9  # of the memory that is there is planned with
 HOLES, HOLES_BETWEEN = 1.05, 1.35
 HOLES_ASKING = 1.5  # the same in the evaluation, where rows that are answered leave the batch
 LATER = 60 << 20  # bytes of the libraries that only the evaluation and the report load
+SHORT = 256  # tokens of a row that is tried twice
 LOOKED_AT = 512  # updates whose sizes are compared
 ROWS_LOOKED_AT = 64  # rows of growing length
 WORTH_COMPILING = 1800  # seconds of training from which a minute of trying may pay back
@@ -179,7 +180,8 @@ class _Planning:
 
     def _try_shortest(self) -> None:
         shortest = self.probe.piece([self.shortest], self.draft)
-        if self._try([shortest], times=2) is None:  # the first time the libraries make their code ready
+        # the first time the libraries make their code ready, which a long row does not feel
+        if self._try([shortest], times=2 if shortest.tokens <= SHORT else 1) is None:
             self._lower(shortest)
 
     def _fit(self) -> Tried:
@@ -285,10 +287,9 @@ class _Planning:
 
     def _asked(self, asking: Asking) -> int:
         """Bytes by which the evaluation's largest batch grows, from those of one row and of a few."""
-        few = min(4, asking.rows)
-        one, some = (self._measured(asking, rows) for rows in (1, few))
+        taken = [(rows, self._measured(asking, rows)) for rows in sorted({1, min(4, asking.rows)})]
         holes = 1.0 if self.device.type == "cuda" else HOLES_ASKING
-        return int(holes * asking.stretch * Line.through([(1, one), (few, some)])(asking.rows))
+        return int(holes * asking.stretch * Line.through(taken)(asking.rows))
 
     def _measured(self, asking: Asking, rows: int) -> int:
         return dearest(self.given.ranks, measure(self.device, lambda: asking.ask(rows))).memory
