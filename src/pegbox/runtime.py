@@ -152,6 +152,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
+def synchronize(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def release_memory() -> None:
     """Give back what is held and not used: on a GPU to those who ask for larger pieces, else to the system."""
     gc.collect()

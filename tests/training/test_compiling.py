@@ -81,7 +81,7 @@ def paying(monkeypatch: pytest.MonkeyPatch, made: Given, seconds: float) -> Plan
     """A plan on a device where compiling may pay; a compiled batch takes `seconds`, another one."""
     monkeypatch.setattr(planning, "COMPILES", {"cpu"})
 
-    def update(self: Probe, pieces: Sequence[Piece], times: int) -> Cost:
+    def update(self: Probe, pieces: Sequence[Piece]) -> Cost:
         return Cost(seconds if compiles(self.model) else 1.0, 1000)
 
     monkeypatch.setattr(Probe, "update", update)
@@ -128,10 +128,10 @@ def test_a_run_that_goes_on_compiles_by_the_same_batch(
     seen = list[list[str]]()
     right = Probe.gradient
 
-    def watched(self: Probe, pieces: Sequence[Piece]) -> None:
+    def watched(self: Probe, pieces: Sequence[Piece], *ends: list[float]) -> None:
         if compiles(self.model):
             seen.append([example.where for piece in pieces for example in piece.examples])
-        right(self, pieces)
+        right(self, pieces, *ends)
 
     monkeypatch.setattr(Probe, "gradient", watched)
     began = make_plan(given(tmp_path, packed=True, torch_compile=True))

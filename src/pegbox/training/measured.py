@@ -39,8 +39,7 @@ def measure(device: torch.device, action: Callable[[], object], *, times: int = 
         for _ in range(times):
             began = time.perf_counter()
             action()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            runtime.synchronize(device)
             seconds = time.perf_counter() - began
     return Cost(seconds, max(0, peak[0] - before))
 

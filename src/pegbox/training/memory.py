@@ -31,7 +31,6 @@ from pegbox.training.job import Job
 from pegbox.training.plan import Plan
 from pegbox.training.probe import Probe
 
-SLACK, NEARLY = 128 << 20, 0.95  # bytes beyond the plan, and the share of what is there, that may be held on a CPU
 log = logging.getLogger("pegbox")
 T = TypeVar("T")
 
@@ -84,10 +83,9 @@ def fitting(
 
 
 def _keep_to_plan(job: Job) -> None:
-    """Give back what the process holds beyond the plan of training: some more may be held, for giving back takes time."""
+    """Give back what the process holds beyond the plan of training."""
     planned = job.plan.peaks.get("training", 0)
-    most = max(planned, min(planned + SLACK, int(NEARLY * job.plan.available_memory)))
-    if planned and job.device.type == "cpu" and runtime.held_memory(job.device) > most:
+    if planned and job.device.type == "cpu" and runtime.held_memory(job.device) > planned:
         runtime.trim_memory()
 
 

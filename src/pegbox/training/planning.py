@@ -3,7 +3,7 @@
     memory = the largest of: loading; held + two moments + the dearest update; held + the evaluation's largest batch
 
 `held` is what the process holds with the model and the rows in it. The dearest update is one of those that the run will take:
-its largest micro-batch is computed, forward and backward (`probe`). What a batch keeps grows with its tokens in a
+its two largest micro-batches are computed, forward and backward (`probe`). What a batch keeps grows with its tokens in a
 straight line, whose second point is the shortest row. Where memory is scarce, rows are tried from the shortest to the longest,
 none of which the line says that it will not fit.
 
@@ -40,11 +40,12 @@ from pegbox.training.timing import seconds_of
 # tokens at once. On a CPU twice as many gain 3 % and hold 0.7 GB more (docs/log.md); a GPU has to be kept busy
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
 MARGIN = 0.9  # of the memory that is there is planned with
-# the heap of a CPU over what was tried, until it is swept (`memory`), where an update is one micro-batch, and where it is several
-HOLES, HOLES_BETWEEN = 1.05, 1.35
-HOLES_ASKING = 1.5  # the same in the evaluation, where rows that are answered leave the batch
+HOLES, KEPT = (
+    1.1,
+    64 << 20,
+)  # times and bytes that the heap of a CPU holds over what was tried, until it is swept (`memory`)
+HOLES_ASKING = 1.25  # the same in the evaluation, where rows that are answered leave the batch
 LATER = 60 << 20  # bytes of the libraries that only the evaluation and the report load
-SHORT = 256  # tokens of a row that is tried twice
 LOOKED_AT = 512  # updates whose sizes are compared
 ROWS_LOOKED_AT = 64  # rows of growing length
 WORTH_COMPILING = 1800  # seconds of training from which a minute of trying may pay back
@@ -96,7 +97,7 @@ class _Planning:
         self.probe = _probe(given)
         self.gradients = 4 * self.draft.trainable_parameters
         self.tried = dict[int, Tried]()
-        self.holes = 1.0
+        self.holes, self.kept = (1.0, 0) if self.device.type == "cuda" else (HOLES, KEPT)
 
     def found(self) -> Plan:
         """The plan, whole."""
@@ -140,11 +141,9 @@ class _Planning:
         return tokens_of(part, packed=self.draft.packed, shared=self.draft.shared)
 
     def _dearest(self) -> list[Piece]:
-        """The largest micro-batch of the updates to come; where its update has others, behind a short one, whose gradients stay."""
+        """The largest micro-batch of the updates to come, behind the next largest of its update, whose gradients stay."""
         cuts = max(map(self.cuts, some_of(self.draft.updates, LOOKED_AT)), key=lambda cuts: self._size(cuts[0]))
-        before = [[self.shortest]] if len(cuts) > 1 else []
-        self.holes = 1.0 if self.device.type == "cuda" else HOLES_BETWEEN if before else HOLES
-        return [self.probe.piece(part, self.draft) for part in (*before, cuts[0])]
+        return [self.probe.piece(part, self.draft) for part in reversed(cuts[:2])]
 
     # ---- what is computed at once ------------------------------------------------------------------------------------
 
@@ -165,10 +164,10 @@ class _Planning:
         self.draft, self.tried = replace(self.draft, gradient_checkpointing=True), {}
         return True
 
-    def _try(self, pieces: Sequence[Piece], *, times: int = 1) -> Tried | None:
+    def _try(self, pieces: Sequence[Piece]) -> Tried | None:
         """What the pieces cost; None where memory ran out: so much is not there, then."""
         try:
-            found = Tried(pieces, self.probe.update(pieces, times))
+            found = Tried(pieces, self.probe.update(pieces))
         except OutOfMemoryError:
             runtime.release_memory()
             there = self.draft.available_memory
@@ -180,8 +179,7 @@ class _Planning:
 
     def _try_shortest(self) -> None:
         shortest = self.probe.piece([self.shortest], self.draft)
-        # the first time the libraries make their code ready, which a long row does not feel
-        if self._try([shortest], times=2 if shortest.tokens <= SHORT else 1) is None:
+        if self._try([shortest]) is None:
             self._lower(shortest)
 
     def _fit(self) -> Tried:
@@ -211,7 +209,7 @@ class _Planning:
     def _training(self, cost: Cost) -> int:
         """The most bytes that training holds when its dearest update costs this; gradients of ranks are summed in one piece."""
         summed = 2 * self.gradients if self.given.ranks.world > 1 else self.gradients
-        grown = self.holes * max(0, cost.memory - self.gradients) + self.gradients
+        grown = self.holes * max(0, cost.memory - self.gradients) + self.gradients + self.kept
         return self.held + 2 * self.gradients + int(max(grown, summed))
 
     def _climb(self) -> None:
