@@ -40,18 +40,15 @@ from pegbox.training.timing import seconds_of
 # tokens at once. On a CPU twice as many gain 3 % and hold 0.7 GB more (docs/log.md); a GPU has to be kept busy
 MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
 MARGIN = 0.9  # of the memory that is there is planned with
-HOLES, KEPT = (
-    1.1,
-    64 << 20,
-)  # times and bytes that the heap of a CPU holds over what was tried, until it is swept (`memory`)
+# times and bytes that the heap of a CPU holds over what was tried, until it is swept (`memory`)
+HOLES, KEPT = 1.1, 64 << 20
 HOLES_ASKING = 1.25  # the same in the evaluation, where rows that are answered leave the batch
 LATER = 60 << 20  # bytes of the libraries that only the evaluation and the report load
 LOOKED_AT = 512  # updates whose sizes are compared
 ROWS_LOOKED_AT = 64  # rows of growing length
 WORTH_COMPILING = 1800  # seconds of training from which a minute of trying may pay back
-COMPILES = frozenset(
-    {"cuda"}
-)  # where it may: on a CPU, whose products are oneDNN's as before, nothing was gained (docs/log.md)
+# where it may: on a CPU, whose products are oneDNN's as before, nothing was gained (docs/log.md)
+COMPILES = frozenset({"cuda"})
 LOSS = "loss"
 
 
@@ -156,10 +153,8 @@ class _Planning:
 
     def _recompute(self) -> bool:
         """Let layers be recomputed, where that is the same maths; what was tried before counts no longer."""
-        shortest = self.probe.piece([self.shortest], self.draft)
-        if not may_recompute(self.given.model) or not self.probe.is_alike(
-            shortest, partial(recompute, self.given.model)
-        ):
+        shortest, switch = self.probe.piece([self.shortest], self.draft), partial(recompute, self.given.model)
+        if not may_recompute(self.given.model) or not self.probe.is_alike(shortest, switch):
             return False
         self.draft, self.tried = replace(self.draft, gradient_checkpointing=True), {}
         return True
@@ -296,8 +291,8 @@ class _Planning:
 def compile_alike(probe: Probe, plan: Plan, shortest: Example) -> bool:
     """Compile the layers, where they then compute the same. The first batch that they see is always the same one: how
     sums are cut may follow its size, and a run that goes on must cut them as it did."""
-    piece = probe.piece([shortest], plan)
-    return may_compile(probe.model) and probe.is_alike(piece, partial(compile_layers, probe.model))
+    switch = partial(compile_layers, probe.model)
+    return may_compile(probe.model) and probe.is_alike(probe.piece([shortest], plan), switch)
 
 
 def shortest_of(examples: Sequence[Example]) -> Example:
