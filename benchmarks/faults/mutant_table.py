@@ -64,7 +64,7 @@ TABLE = r"""
 - learnt = [any(whole[start:end])
 + learnt = [all(whole[start:end])
 ? data/test_masks.py::test_a_token_is_trained_where_any_of_its_characters_is
-@ 9 | kernels/attention.py | positions do not restart in a pack
+@ 9 | kernels/pack.py | positions do not restart in a pack
 - torch.arange(depth, depth + run.length).repeat(run.rows)
 + torch.arange(run.start, run.start + run.length).repeat(run.rows)
 ? models/test_packing.py::test_logits_in_a_pack_are_those_of_the_example_alone[fp32-llama]
