@@ -371,6 +371,11 @@ def test_the_row_and_the_part_are_named(tmp_path: Path, where: str) -> None:
     check_the_row_and_the_part_are_named(tmp_path, where)
 
 
+def test_a_wrong_target_is_named_where_the_loss_is_made_by_chunks(tmp_path: Path) -> None:
+    job = spoil_target(make_job(tmp_path, packed=True))
+    assert diagnosis.examine(job, job.train, 0) == ([ROWS[GUILTY].where], "the loss")
+
+
 def test_a_loss_that_is_looked_at_too_late_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "_backward", lambda seen, loss: loss.backward())
     with pytest.raises(AssertionError):

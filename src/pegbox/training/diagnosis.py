@@ -25,6 +25,7 @@ from pegbox.training.gradient import Gradient
 from pegbox.training.job import Job
 from pegbox.training.schedule import learning_rate
 
+GRADIENT = "the gradient"
 NAMED, BEFORE = 8, 5  # rows in the message; gradient norms of updates before
 
 
@@ -70,7 +71,9 @@ def examine(job: Job, examples: Sequence[Example], step: int) -> tuple[list[str]
             wrong = [name for name, parameter in parameters.items() if not _is_finite(parameter.grad)]
             if wrong or not math.isfinite(loss):
                 guilty.append(example.where)
-                first = first or next(iter(seen), f"the gradient of {wrong[-1]}" if wrong else "the loss")
+                # a loss by chunks goes back before it is known as a whole: what lies on the way forward comes first
+                behind = f"the gradient of {wrong[-1]}" if wrong else "the loss"
+                first = first or min(seen, key=lambda part: part.startswith(GRADIENT), default=behind)
     for parameter in parameters.values():
         parameter.grad = None
     weights = [name for name, weight in job.model.named_parameters() if not _is_finite(weight)]
@@ -93,7 +96,7 @@ def _watched(model: nn.Module) -> Iterator[list[str]]:
     def watch(name: str) -> Any:
         def back(grad: torch.Tensor) -> None:
             if not _is_finite(grad):
-                seen.append(f"the gradient behind {name}")
+                seen.append(f"{GRADIENT} behind {name}")
 
         def after(module: nn.Module, inputs: Any, output: Any) -> None:
             for tensor in _tensors(output):
