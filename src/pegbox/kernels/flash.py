@@ -26,6 +26,7 @@ import torch
 from pegbox.kernels.pack import Pack, Run, repeated, rows_of
 
 Runs = Sequence[Run]
+Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _cpu_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -51,12 +52,13 @@ class Asked(NamedTuple):
 class Flash(NamedTuple):
     """A device's attention.
 
-    `forward(q, k, v, asked)` gives the output [T', H, D] of the asked queries and their `lse` [T', H]; `backward(grad, out, lse,
-    q, k, v, asked)` the gradients of q, k and v there. `dtypes`: what it computes in.
+    `forward(states, asked)`, of q, k and v, gives the output [T', H, D] of the asked queries and their `lse` [T', H];
+    `backward(ends, states, asked)`, of the output's gradient, the output and `lse`, the gradients of q, k and v there.
+    `dtypes`: what it computes in.
     """
 
-    forward: Callable[..., tuple[torch.Tensor, torch.Tensor]]
-    backward: Callable[..., tuple[torch.Tensor, ...]]
+    forward: Callable[[Three, Asked], tuple[torch.Tensor, torch.Tensor]]
+    backward: Callable[[Three, Three, Asked], tuple[torch.Tensor, ...]]
     dtypes: frozenset[torch.dtype]
 
 
@@ -82,18 +84,19 @@ class _Merged(torch.autograd.Function):
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pack: Pack, causal: bool, scale: float | None
     ) -> torch.Tensor:
         flash, own = FLASH[q.device.type], Asked(pack.runs, pack.runs, causal, scale)
-        out, lse = flash.forward(q, k, v, own)
-        for asked in _behind_shared(pack, scale):
+        shared = list(_behind_shared(pack, scale))
+        out, lse = flash.forward((q, k, v), own)
+        for asked in shared:
             behind = asked.at[0]
-            _merge(out[behind], lse[behind], *flash.forward(q, k, v, asked))
+            _merge(out[behind], lse[behind], *flash.forward((q, k, v), asked))
         ctx.save_for_backward(q, k, v, out, lse)
-        ctx.flash, ctx.own, ctx.shared = flash, own, list(_behind_shared(pack, scale))
+        ctx.flash, ctx.own, ctx.shared = flash, own, shared
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
-        given = grads[0].contiguous(), out, lse, q, k, v
+        given = (grads[0].contiguous(), out, lse), (q, k, v)
         found = ctx.flash.backward(*given, ctx.own)
         for asked in ctx.shared:
             for total, where, part in zip(found, asked.at, ctx.flash.backward(*given, asked), strict=True):
@@ -119,38 +122,30 @@ def _merge(out: torch.Tensor, lse: torch.Tensor, rows: torch.Tensor, sums: torch
 # ---- a CPU: a call for each run, whose segments are rows of one length -----------------------------------------------
 
 
-def _on_cpu(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
+def _on_cpu(states: Three, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
     parts = [
-        _cpu_forward(*states, 0.0, asked.causal, scale=asked.scale)
-        for states in zip(*_rows(q, k, v, asked), strict=True)
+        _cpu_forward(*rows, 0.0, asked.causal, scale=asked.scale) for rows in zip(*_rows(states, asked), strict=True)
     ]
     out, lse = zip(*parts, strict=True)
     return _put_together(out), _put_together(lse)
 
 
-def _back_on_cpu(
-    grad: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    asked: Asked,
-) -> tuple[torch.Tensor, ...]:
-    ends = ([rows_of(states, run) for run in asked.queries] for states in (grad, out, lse))
+def _back_on_cpu(ends: Three, states: Three, asked: Asked) -> tuple[torch.Tensor, ...]:
+    of_queries = ([rows_of(end, run) for run in asked.queries] for end in ends)
     parts = [
-        _cpu_backward(grads, *states, outs, sums, 0.0, asked.causal, scale=asked.scale)
-        for grads, outs, sums, *states in zip(*ends, *_rows(q, k, v, asked), strict=True)
+        _cpu_backward(grad, *rows, out, lse, 0.0, asked.causal, scale=asked.scale)
+        for grad, out, lse, *rows in zip(*of_queries, *_rows(states, asked), strict=True)
     ]
     d_q, *others = map(_put_together, zip(*parts, strict=True))
-    return d_q, *(states.unflatten(1, (k.shape[1], -1)).sum(2) for states in others)
+    return d_q, *(found.unflatten(1, (states[1].shape[1], -1)).sum(2) for found in others)
 
 
-def _rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, asked: Asked) -> Iterator[list[torch.Tensor]]:
+def _rows(states: Three, asked: Asked) -> Iterator[list[torch.Tensor]]:
     """The queries, the keys and the values of each run [n, H, S, D], those of several heads repeated for each."""
+    q, *read = states
     yield [rows_of(q, run) for run in asked.queries]
-    for states in (k, v):
-        yield [repeated(rows_of(states, run), q.shape[1]) for run in asked.seen]
+    for each in read:
+        yield [repeated(rows_of(each, run), q.shape[1]) for run in asked.seen]
 
 
 def _put_together(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -161,29 +156,18 @@ def _put_together(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 # ---- a GPU: one call for all runs, with the bounds of their segments -------------------------------------------------
 
 
-def _on_cuda(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
-    states = (part[where] for part, where in zip((q, k, v), asked.at, strict=True))
-    out, lse, *_ = _cuda_forward(*states, *_bounds(asked, q.device), 0.0, asked.causal, False, scale=asked.scale)
+def _on_cuda(states: Three, asked: Asked) -> tuple[torch.Tensor, torch.Tensor]:
+    parts = (part[where] for part, where in zip(states, asked.at, strict=True))
+    out, lse, *_ = _cuda_forward(*parts, *_bounds(asked, states[0].device), 0.0, asked.causal, False, scale=asked.scale)
     return out, lse.t().contiguous()
 
 
-def _back_on_cuda(
-    grad: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    asked: Asked,
-) -> tuple[torch.Tensor, ...]:
-    queries = asked.at[0]
-    states = (part[where] for part, where in zip((q, k, v), asked.at, strict=True))
-    ends = out[queries], lse[queries].t().contiguous()
-    no_noise = torch.zeros(2, dtype=torch.uint64, device=q.device), q.new_empty(0)
-    bounds = _bounds(asked, q.device)
-    found: tuple[torch.Tensor, ...] = _cuda_backward(
-        grad[queries], *states, *ends, *bounds, 0.0, asked.causal, *no_noise, scale=asked.scale
-    )
+def _back_on_cuda(ends: Three, states: Three, asked: Asked) -> tuple[torch.Tensor, ...]:
+    grad, out, lse = (end[asked.at[0]] for end in ends)
+    parts = (part[where] for part, where in zip(states, asked.at, strict=True))
+    no_noise = torch.zeros(2, dtype=torch.uint64, device=grad.device), grad.new_empty(0)
+    given = grad, *parts, out, lse.t().contiguous(), *_bounds(asked, grad.device)
+    found: tuple[torch.Tensor, ...] = _cuda_backward(*given, 0.0, asked.causal, *no_noise, scale=asked.scale)
     return found
 
 
