@@ -27,7 +27,7 @@ from pegbox.training.probe import Line, Probe, Tried, Work, some_of
 from pegbox.training.schedule import adamw
 
 UPDATES, ROWS = 32, 512  # updates, and rows of validation, whose batches are counted
-WRITTEN = 64 << 20  # bytes by which the disk is tried
+WRITTEN = 64 << 20  # bytes by which the disk is tried, at most
 STEPPED = 1 << 23  # parameters by which the optimizer's step is timed
 MOMENTS = 3  # a checkpoint holds the weights and two moments
 
@@ -70,11 +70,12 @@ def _validation(plan: Plan, probe: Probe, given: Given, work: Work, line: Line) 
 
 def _saving(saves: int, weights: int) -> float:
     """Seconds of all checkpoints, and of the model at the end, of so many bytes of weights that learn."""
+    written = min(WRITTEN, max(1, MOMENTS * weights))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        durable.write(Path(folder) / "tried", [bytes(WRITTEN)])
+        durable.write(Path(folder) / "tried", [bytes(written)])
         seconds = time.perf_counter() - began
-    return (saves * MOMENTS + 1) * weights * seconds / WRITTEN
+    return (saves * MOMENTS + 1) * weights * seconds / written
 
 
 def _step(learnt: int, device: torch.device, settings: Train) -> float:
