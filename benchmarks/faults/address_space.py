@@ -26,17 +26,30 @@ from pegbox.training.measured import Cost
 from pegbox.training.probe import Probe
 from tiny_folder import write_rows
 
-# Bytes beyond what the process holds when training begins. Four rows come through from 400 MB on, one from 100; what the
-# process's heap has not given back it may use as well.
-LIMITS = {"fewer rows fit": 225 << 20, "not one row fits": 0}
+# Bytes beyond what the process holds when training begins; what its heap has not given back it may use as well, and each
+# thread sets some aside. So "fewer rows fit" is the first of these limits, the widest first, that four rows do not fit in.
+WIDE = range(600 << 20, 0, -(50 << 20))
+NONE = 0
 
 
 def run(world: World) -> dict[str, Any]:
     """What became of a run for which fewer rows fit, or not one; and with kernels."""
     make(world)
-    found = {name: limited(world, name, margin) for name, margin in LIMITS.items()}
-    margin = LIMITS["fewer rows fit"]
-    return found | {"fewer rows fit, with kernels": limited(world, "with kernels", margin, kernels=True)}
+    return limits(world) | {"fewer rows fit, with kernels": tightened(world, "with kernels", kernels=True)}
+
+
+def limits(world: World) -> dict[str, Any]:
+    """What became of a run for which fewer rows fit, and of one for which not one does."""
+    return {"fewer rows fit": tightened(world, "fewer"), "not one row fits": limited(world, "none", NONE)}
+
+
+def tightened(world: World, name: str, *, kernels: bool = False) -> dict[str, Any]:
+    """The first run that does not fit as it is, under ever tighter limits."""
+    for margin in WIDE:
+        found = limited(world, f"{name} {margin >> 20}", margin, kernels=kernels)
+        if found["halved"] or found["exit_code"]:
+            return found
+    raise AssertionError("four rows fit into nothing")
 
 
 def make(world: World) -> None:
