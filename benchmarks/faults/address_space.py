@@ -28,8 +28,7 @@ from tiny_folder import write_rows
 
 # Bytes beyond what the process holds when training begins; what its heap has not given back it may use as well, and each
 # thread sets some aside. So "fewer rows fit" is the first of these limits, the widest first, that four rows do not fit in.
-WIDE = range(600 << 20, 0, -(50 << 20))
-NONE = 0
+LIMITS = range(600 << 20, 0, -(50 << 20))
 
 
 def run(world: World) -> dict[str, Any]:
@@ -40,12 +39,12 @@ def run(world: World) -> dict[str, Any]:
 
 def limits(world: World) -> dict[str, Any]:
     """What became of a run for which fewer rows fit, and of one for which not one does."""
-    return {"fewer rows fit": tightened(world, "fewer"), "not one row fits": limited(world, "none", NONE)}
+    return {"fewer rows fit": tightened(world, "fewer"), "not one row fits": limited(world, "none", 0)}
 
 
 def tightened(world: World, name: str, *, kernels: bool = False) -> dict[str, Any]:
     """The first run that does not fit as it is, under ever tighter limits."""
-    for margin in WIDE:
+    for margin in LIMITS:
         found = limited(world, f"{name} {margin >> 20}", margin, kernels=kernels)
         if found["halved"] or found["exit_code"]:
             return found
